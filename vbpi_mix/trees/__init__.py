@@ -1,1 +1,1 @@
-
+"""Topologies as arrays; reading, writing, enumerating and summarising trees."""
