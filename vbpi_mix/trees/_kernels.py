@@ -13,7 +13,7 @@ def canonicalise_tree(
     stack: np.ndarray,
     smallest: np.ndarray,
 ) -> None:
-    """Write one topology's canonical form into ``new_children``, the new numbers of all nodes into ``new_node``.
+    """Write one topology's canonical form into ``new_children`` and its nodes' new numbers into ``new_node``.
 
     The internal nodes of ``children`` may be numbered in any order; ``top`` is the one next to the last leaf.
     ``stack`` [internal] and ``smallest`` [2n-2] are work space.
@@ -147,8 +147,8 @@ def _hash_row(row: np.ndarray) -> np.uint64:
 def group_rows(rows: np.ndarray, inverse: np.ndarray, first: np.ndarray) -> int:
     """Number the distinct rows of an integer matrix in order of first appearance; returns how many there are.
 
-    ``inverse`` [row] gets the number of each row, the head of ``first`` [row] the row where each number appeared
-    first. Open addressing; rows are compared in full, so equal hashes do no harm.
+    ``inverse`` [row] gets the number of each row, the head of ``first`` [row] the row where each number
+    appeared first. Open addressing; rows are compared in full, so equal hashes do no harm.
     """
     num_rows = rows.shape[0]
     size = 16
@@ -184,9 +184,9 @@ def group_rows(rows: np.ndarray, inverse: np.ndarray, first: np.ndarray) -> int:
 def add_leaves(choices: np.ndarray, out: np.ndarray) -> None:
     """Canonical topologies by stepwise addition: step k puts leaf k + 2 onto branch ``choices[t, k]``.
 
-    The tree starts with leaves 0, 1 and the last one. Branches are counted in order of creation: 0 and 1 lead to
-    those leaves, 2 to the last leaf, and adding leaf k + 2 makes branches 2k + 3 (the leaf's) and 2k + 4 (the upper
-    half of the branch cut). ``choices`` has shape [tree, n - 3] with values below 3, 5, 7, ...
+    The tree starts with leaves 0, 1 and the last one. Branches are counted in order of creation: 0 and 1 lead
+    to those leaves, 2 to the last leaf, and adding leaf k + 2 makes branches 2k + 3 (the leaf's) and 2k + 4
+    (the upper half of the branch cut). ``choices`` has shape [tree, n - 3] with values below 3, 5, 7, ...
     """
     num_trees, num_internal = out.shape[0], out.shape[1]
     num_taxa = num_internal + 2

@@ -1,15 +1,15 @@
 """Unrooted binary topologies as integer arrays: the data model of the package.
 
-A topology of n >= 3 taxa has n leaves, n - 2 internal nodes and 2n - 3 branches. It is stored as if it hung from
-its last leaf:
+A topology of n >= 3 taxa has n leaves, n - 2 internal nodes and 2n - 3 branches. It is stored as if it hung
+from its last leaf:
 
 - Nodes 0 .. n-1 are the leaves, numbered as the taxa. Nodes n .. 2n-3 are internal.
 - ``children[i]`` holds the two children of internal node n + i. Children come before parents:
-  ``children[i, j] < n + i``. The top node is the last one, 2n - 3; its third neighbour, above it, is leaf n - 1.
-  So leaf n - 1 is nobody's child, and every other node but the top is the child of exactly one node.
-- Branch e joins node e to its parent, for every node e but two: branch n - 1 joins leaf n - 1 to the top node,
-  and there is no branch 2n - 3. So branches, like non-top nodes, are numbered 0 .. 2n-4, and branch e < n is
-  the pendant branch of taxon e.
+  ``children[i, j] < n + i``. The top node is the last one, 2n - 3; its third neighbour, above it, is leaf
+  n - 1. So leaf n - 1 is nobody's child, and every other node but the top is the child of exactly one node.
+- Branch e joins node e to its parent, for every node e but two: branch n - 1 joins leaf n - 1 to the top
+  node, and there is no branch 2n - 3. So branches, like non-top nodes, are numbered 0 .. 2n-4, and branch
+  e < n is the pendant branch of taxon e.
 
 ``children`` has shape [internal, 2], or [tree, internal, 2] for a batch, and dtype int32. Branch lengths have
 shape [edge] or [tree, edge], dtype float64, in expected substitutions per site.
@@ -112,8 +112,8 @@ def parents(children: Topologies) -> Int32[np.ndarray, "tree edge"]:
 def clade_masks(children: Topologies) -> CladeMasks:
     """Taxa below every branch, [tree, edge, word].
 
-    Bit b of word w is taxon 64 w + b. Branch n-1, above the top node, has the mask of its leaf, {n-1}; no other
-    mask contains taxon n-1.
+    Bit b of word w is taxon 64 w + b. Branch n-1, above the top node, has the mask of its leaf, {n-1}; no
+    other mask contains taxon n-1.
     """
     num_taxa = children.shape[1] + 2
     result = np.zeros((len(children), 2 * num_taxa - 3, (num_taxa + 63) // 64), np.uint64)
@@ -129,8 +129,8 @@ def unique_topologies(
     """Distinct topologies in order of first appearance.
 
     Returns:
-        The canonical topologies, [distinct, internal, 2]; for every input tree the index of its topology, [tree];
-        and how often each occurs, [distinct].
+        The canonical topologies, [distinct, internal, 2]; for every input tree the index of its topology,
+        [tree]; and how often each occurs, [distinct].
     """
     canonical = canonicalise(children)
     inverse, first = np.empty(len(children), np.int64), np.empty(len(children), np.int64)
@@ -144,7 +144,7 @@ def unique_topologies(
 def topologies_from_choices(choices: Int64[np.ndarray, "tree steps"]) -> Topologies:
     """Canonical topologies of n taxa made by stepwise addition, n - 3 steps after the first three leaves.
 
-    Every topology comes from exactly one row of choices: step k, counted from 0, chooses among 2k + 3 branches.
+    Every topology comes from exactly one row of choices: step k, counted from 0, has 2k + 3 choices.
 
     Args:
         choices: branch that each step's leaf is put on, numbered in order of creation, 0 <= choice < 2k + 3.
