@@ -109,10 +109,6 @@ class Support:
         """Number of parameters: rootsplits and PCSPs."""
         return self.parameter_subsplit.shape[0]
 
-    def num_features(self, branch_model: str) -> int:
-        """Number of rows of a branch-length table: splits, and for ``psp`` primary subsplit pairs too."""
-        return self.num_splits + (self.num_subsplits if branch_model == "psp" else 0)
-
     def splits_of(self, children: Topologies) -> Int32[np.ndarray, "tree edge"]:
         """Split of every branch of topologies; -1 where the support does not hold it."""
         masks = clade_masks(children)
@@ -131,15 +127,20 @@ class Support:
         _kernels.find_hashes(keys, *self._tripartition_hash, found)
         return found.reshape(children.shape[:2])
 
-    def index(self, children: Topologies, branch_model: str = "split") -> TopologyIndex:
-        """Topologies looked up in the support. Those outside get parameters of probability 0, not an error."""
+    def index(self, children: Topologies, with_psp: bool = True) -> TopologyIndex:
+        """Topologies looked up in the support. Those outside get parameters of probability 0, not an error.
+
+        Args:
+            children: The topologies, canonical or not.
+            with_psp: Whether branch features include primary subsplit pairs; without, those columns hold the dummy.
+        """
         num_trees = children.shape[0]
         split = self.splits_of(children)
         tripartition = self.tripartitions_of(children, split)
         index = TopologyIndex.empty(num_trees, self.num_taxa)
         index.children[:] = children
         _kernels.index_topologies(
-            self.tables, index.children, split, tripartition, branch_model == "psp", *index[1:]
+            self.tables, index.children, split, tripartition, with_psp, *index[1:]
         )
         return index
 

@@ -1,0 +1,199 @@
+"""Configuration of a run: frozen, validated, one documented field a line. Defaults live here and nowhere else.
+
+The resolved configuration is written beside the results as ``config.toml``; a run can be repeated from that file.
+"""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+
+class DataConfig(_Frozen):
+    """What is analysed; exactly one of `alignment` and `dataset`."""
+
+    alignment: Path | None = None
+    """Alignment file: FASTA, PHYLIP, NEXUS or Clustal."""
+    dataset: str | None = None
+    """Name of a bundled data set, DS1 to DS8."""
+    support: Path | None = None
+    """File of trees that the support is built from; without it the bundled trees, or IQ-TREE's bootstrap trees."""
+    model: Literal["JC"] = "JC"
+    """Substitution model."""
+    branch_prior_rate: float = Field(10.0, gt=0)
+    """Rate of the exponential prior on branch lengths, per expected substitution per site."""
+
+    @model_validator(mode="after")
+    def _one_source(self) -> "DataConfig":
+        if (self.alignment is None) == (self.dataset is None):
+            raise ValueError("expected either an alignment file or a data set's name")
+        return self
+
+
+class MixtureConfig(_Frozen):
+    """The variational family and the estimator of its bound."""
+
+    components: int = Field(1, ge=1)
+    """Mixture components, A."""
+    sampled: int | None = Field(None, ge=1)
+    """Components drawn in a step, S; by default all of them for a2a, one otherwise."""
+    estimator: Literal["a2a", "s2a", "s2s"] = "a2a"
+    """Estimator of the mixture's bound."""
+    particles: int = Field(10, ge=1)
+    """Particles drawn from each sampled component in a step, K."""
+    branch_model: Literal["split", "psp"] = "psp"
+    """Features that a branch's parameters are the sum of."""
+    branch_density: Literal["lognormal", "skewed"] = "skewed"
+    """Family of a branch length's density."""
+
+    @model_validator(mode="after")
+    def _sampled_components(self) -> "MixtureConfig":
+        if self.sampled is None:
+            object.__setattr__(self, "sampled", self.components if self.estimator == "a2a" else 1)
+        if self.sampled > self.components:
+            raise ValueError(f"expected sampled <= components, got {self.sampled} sampled of {self.components}")
+        if self.estimator == "a2a" and self.sampled != self.components:
+            raise ValueError(
+                f"a2a samples every component: expected sampled = {self.components}, got {self.sampled}; "
+                "use the estimator s2a or s2s to sample some"
+            )
+        return self
+
+
+class LinearAnnealing(_Frozen):
+    """Inverse temperature that rises linearly to 1."""
+
+    kind: Literal["linear"] = "linear"
+    initial: float = Field(0.01, gt=0, le=1)
+    """Inverse temperature at the first step."""
+    steps: int | None = Field(None, ge=0)
+    """Steps until it is 1; None: `fraction` of the run."""
+    fraction: float = Field(0.6, ge=0, le=1)
+    """Share of the run until it is 1, where `steps` is None."""
+
+    def inverse_temperature(self, step: int, num_steps: int) -> float:
+        """beta of a step, in (0, 1]."""
+        length = self.fraction * num_steps if self.steps is None else self.steps
+        return 1.0 if step >= length else min(1.0, self.initial + (1.0 - self.initial) * step / length)
+
+
+class CosineDecay(_Frozen):
+    """Learning rate that falls to nearly zero along half a cosine."""
+
+    kind: Literal["cosine"] = "cosine"
+    final: float = Field(0.01, ge=0, le=1)
+    """Last rate, as a share of the first."""
+
+    def factor(self, step: int, num_steps: int) -> float:
+        """Rate of a step as a share of the first."""
+        return self.final + (1.0 - self.final) * 0.5 * (1.0 + float(np.cos(np.pi * step / num_steps)))
+
+
+class StepDecay(_Frozen):
+    """Learning rate multiplied by a factor every so many steps."""
+
+    kind: Literal["step"] = "step"
+    ratio: float = Field(0.75, gt=0, le=1)
+    """What the rate is multiplied by."""
+    every: int = Field(20_000, ge=1)
+    """Steps between multiplications."""
+
+    def factor(self, step: int, num_steps: int) -> float:
+        """Rate of a step as a share of the first."""
+        return self.ratio ** (step // self.every)
+
+
+class OptimisationConfig(_Frozen):
+    """How the mixture is trained."""
+
+    iterations: int = Field(10_000, ge=1)
+    """Steps."""
+    initial_topologies: Literal["support", "uniform"] = "support"
+    """Start of the subsplit networks: frequencies in the support's trees, or all logits zero."""
+    topology_gradient: Literal["vimco", "reweighted_wake_sleep"] = "reweighted_wake_sleep"
+    """Gradient of the subsplit networks."""
+    branch_gradient: Literal["reparameterised", "doubly_reparameterised", "squared_path", "path"] = (
+        "doubly_reparameterised"
+    )
+    """Gradient of the branch-length networks once the inverse temperature is 1."""
+    annealing_branch_gradient: Literal["reparameterised", "doubly_reparameterised", "squared_path", "path"] = "path"
+    """Gradient of the branch-length networks before."""
+    topology_rate: float = Field(0.03, gt=0)
+    """First learning rate of the subsplit networks."""
+    branch_rate: float = Field(0.02, gt=0)
+    """First learning rate of the branch-length networks."""
+    annealing: LinearAnnealing = LinearAnnealing()
+    """Schedule of the inverse temperature."""
+    decay: Annotated[CosineDecay | StepDecay, Field(discriminator="kind")] = CosineDecay()
+    """Schedule of the learning rates."""
+
+
+class EvaluationConfig(_Frozen):
+    """How the trained mixture is evaluated."""
+
+    repeats: int = Field(100, ge=2)
+    """Repetitions of the marginal-likelihood estimate."""
+    samples: int = Field(1_000, ge=1)
+    """Likelihood evaluations of one estimate, over all components."""
+    refit: bool = True
+    """Whether the subsplit networks are refitted to importance-corrected topologies after training."""
+    posterior_samples: int = Field(10_000, ge=1)
+    """Trees resampled into the posterior files."""
+
+
+class MachineConfig(_Frozen):
+    """What the run computes with."""
+
+    engine: Literal["compiled", "torch"] = "compiled"
+    """Compiled code on the CPU, or torch on any device."""
+    device: str = "cpu"
+    """Device of the torch engine, as torch names it."""
+    threads: int = Field(1, ge=1)
+    """Threads of the likelihood kernel."""
+    dtype: Literal["float64", "float32"] = "float64"
+    """Precision of the likelihood kernel."""
+    checkpoint_seconds: float = Field(30.0, ge=0)
+    """Seconds between checkpoints."""
+    log_every: int = Field(100, ge=1)
+    """Steps between lines of metrics.jsonl."""
+
+    @model_validator(mode="after")
+    def _device_of_engine(self) -> "MachineConfig":
+        if self.engine == "compiled" and self.device != "cpu":
+            raise ValueError(f"the compiled engine runs on the cpu, not on {self.device!r}: use the engine torch")
+        return self
+
+
+class RunConfig(_Frozen):
+    """Everything that determines a run."""
+
+    seed: int = Field(0, ge=0)
+    """Seed of all random streams."""
+    data: DataConfig
+    mixture: MixtureConfig = MixtureConfig()
+    optimisation: OptimisationConfig = OptimisationConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    machine: MachineConfig = MachineConfig()
+
+
+PUBLISHED_RECIPE: dict[str, dict[str, Any]] = {
+    "mixture": {"particles": 10, "branch_density": "lognormal"},
+    "optimisation": {
+        "iterations": 400_000,
+        "initial_topologies": "uniform",
+        "topology_gradient": "vimco",
+        "branch_gradient": "reparameterised",
+        "annealing_branch_gradient": "reparameterised",
+        "topology_rate": 0.001,
+        "branch_rate": 0.001,
+        "annealing": {"kind": "linear", "initial": 0.001, "steps": 100_000},
+        "decay": {"kind": "step", "ratio": 0.75, "every": 20_000},
+    },
+    "evaluation": {"refit": False},
+}
+"""The literature's training recipe (Zhang & Matsen 2019; Molén et al. 2024), as settings that replace the defaults."""
