@@ -1,1 +1,1 @@
-
+"""Branch-length networks: parameters, densities of log branch lengths, draws and gradients."""
