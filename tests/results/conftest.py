@@ -1,0 +1,81 @@
+"""A mixture of two components over the 105 topologies of six taxa, with an exactly known posterior."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+from scipy.special import logsumexp
+from scipy.stats import norm
+
+from vbpi_mix.results.draws import PosteriorDraws
+from vbpi_mix.trees.topology import topologies_from_choices, unique_topologies
+
+TAXA = ("A", "B", "C", "D", "E", "F")
+LOG_MARGINAL = -1234.5
+POSTERIOR_SCALE = 0.6
+POSTERIOR_MEAN = np.linspace(-3.0, -1.5, 9)
+
+
+@dataclass(frozen=True)
+class Toy:
+    """Target p(Y) p(tau) p(b | tau) and proposal (1/2) sum_a q_a(tau) q_a(b | tau), log b normal in both."""
+
+    topologies: np.ndarray  # [105, 4, 2]
+    posterior: np.ndarray  # [105]
+    q: np.ndarray  # [component, 105]
+    means: np.ndarray  # [component, edge]
+    scale: float
+    log_marginal: float = LOG_MARGINAL
+
+    def draw(self, num_draws: int, rng: np.random.Generator) -> PosteriorDraws:
+        """Stratified draws, the components' interleaved."""
+        component = np.tile(np.arange(2), num_draws // 2)
+        chosen = np.empty(num_draws, dtype=np.int64)
+        for a in range(2):
+            chosen[component == a] = rng.choice(len(self.q[a]), p=self.q[a], size=num_draws // 2)
+        log_lengths = rng.normal(self.means[component], self.scale)
+        log_q_each = np.stack(
+            [
+                np.log(self.q[a, chosen]) + norm.logpdf(log_lengths, self.means[a], self.scale).sum(axis=1)
+                for a in range(2)
+            ]
+        )
+        log_p = (
+            LOG_MARGINAL
+            + np.log(self.posterior[chosen])
+            + norm.logpdf(log_lengths, POSTERIOR_MEAN, POSTERIOR_SCALE).sum(axis=1)
+        )
+        distinct, index, _ = unique_topologies(self.topologies[chosen])
+        first = np.array([np.flatnonzero(index == u)[0] for u in range(len(distinct))])
+        return PosteriorDraws(
+            taxa=TAXA,
+            topologies=distinct,
+            log_q=np.log(self.q.mean(axis=0))[chosen[first]],
+            topology_index=index,
+            branch_lengths=np.exp(log_lengths),
+            log_weights=log_p - (logsumexp(log_q_each, axis=0) - np.log(2)),
+            component=component,
+            log_component_weights=log_p - log_q_each[component, np.arange(num_draws)],
+        )
+
+
+def _make_toy(concentration: float = 0.3, seed: int = 11) -> Toy:
+    """A toy whose posterior and components differ, all three peaked (small concentration) or flat (large)."""
+    rng = np.random.default_rng(seed)
+    choices = np.array([(i, j, k) for i in range(3) for j in range(5) for k in range(7)], dtype=np.int64)
+    noise = rng.dirichlet(np.full(105, concentration), size=3) + 1e-4
+    noise /= noise.sum(axis=1, keepdims=True)
+    return Toy(
+        topologies=topologies_from_choices(choices),
+        posterior=noise[0],
+        q=np.stack([0.5 * noise[0] + 0.5 * noise[1], 0.7 * noise[0] + 0.3 * noise[2]]),
+        means=np.stack([POSTERIOR_MEAN - 0.1, POSTERIOR_MEAN + 0.15]),
+        scale=0.7,
+    )
+
+
+@pytest.fixture(scope="session")
+def make_toy() -> Callable[..., Toy]:
+    """Function that makes a toy."""
+    return _make_toy

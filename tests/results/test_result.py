@@ -1,0 +1,94 @@
+import json
+
+import numpy as np
+import pytest
+
+from vbpi_mix.errors import RunDirectoryError
+from vbpi_mix.results import correction, evaluation, result
+
+
+@pytest.fixture(scope="module")
+def draws(make_toy):
+    return make_toy().draw(4000, np.random.default_rng(1))
+
+
+@pytest.fixture(scope="module")
+def run_result(draws):
+    estimates = result.estimate(draws, correction.correct(draws))
+    return result.RunResult(
+        **estimates.model_dump(),
+        seconds=result.Seconds(support=1.0, training=2.5, evaluation=0.5),
+        iterations=100,
+        ms_per_iteration=1.25,
+        seed=7,
+        versions=result.versions(),
+        provenance=result.Provenance(
+            command=["vbpi-mix", "run"],
+            alignment="DS1",
+            alignment_sha256="0" * 64,
+            num_taxa=6,
+            num_sites=20,
+            num_patterns=9,
+            device="cpu",
+            threads=1,
+            platform="Linux",
+        ),
+    )
+
+
+def test_estimates_are_those_of_the_functions(draws, run_result):
+    log_weights = draws.by_component(draws.log_weights)
+    assert run_result.lower_bound_1 == evaluation.lower_bound(log_weights, 1)
+    assert run_result.lower_bound_10 == evaluation.lower_bound(log_weights, 10)
+    assert run_result.marginal_log_likelihood.num_repeats == 4
+    assert run_result.marginal_log_likelihood.evaluations_per_repeat == 1000
+    assert run_result.ess_percent == pytest.approx(100 * run_result.ess / 4000)
+    assert 0 < run_result.jensen_shannon < np.log(2)
+    assert run_result.topologies.correction is correction.CorrectionMethod.RAO_BLACKWELLISED
+
+
+def test_the_file_has_the_documented_keys_and_reads_back(tmp_path, run_result):
+    path = tmp_path / "result.json"
+    result.write_result(path, run_result)
+    content = json.loads(path.read_text())
+    assert {
+        "marginal_log_likelihood",
+        "lower_bound_1",
+        "lower_bound_10",
+        "pareto_k",
+        "ess",
+        "seconds",
+        "iterations",
+        "ms_per_iteration",
+        "versions",
+        "seed",
+    } <= content.keys()
+    assert {"mean", "std", "pooled", "standard_error"} <= content["marginal_log_likelihood"].keys()
+    assert content["seconds"] == {"support": 1.0, "training": 2.5, "evaluation": 0.5}
+    assert {"vbpi-mix", "python", "numpy", "numba", "torch"} <= content["versions"].keys()
+    assert result.read_result(path) == run_result
+
+
+def test_a_result_that_is_not_finite_is_not_written(tmp_path, run_result):
+    path = tmp_path / "result.json"
+    with pytest.raises(ValueError):
+        result.write_result(path, run_result.model_copy(update={"ms_per_iteration": float("nan")}))
+    assert not path.exists()
+
+
+def test_a_missing_result_says_how_to_get_one(tmp_path):
+    with pytest.raises(RunDirectoryError, match="has not finished; finish it with --resume"):
+        result.read_result(tmp_path / "result.json")
+
+
+def test_a_strange_result_is_refused(tmp_path):
+    (tmp_path / "result.json").write_text('{"bound": 3}')
+    with pytest.raises(RunDirectoryError, match="not the result of a run of this version"):
+        result.read_result(tmp_path / "result.json")
+
+
+def test_few_draws_have_no_pareto_k_and_one_repeat(make_toy):
+    draws = make_toy().draw(24, np.random.default_rng(1))
+    estimates = result.estimate(draws, correction.correct(draws))
+    assert estimates.pareto_k is None
+    assert estimates.marginal_log_likelihood.num_repeats == 1

@@ -1,0 +1,143 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from vbpi_mix.errors import RunDirectoryError
+from vbpi_mix.results import run_directory
+from vbpi_mix.results.run_directory import RunDirectory, atomic_write, read_json_lines, to_json, write_text
+
+HOLDER = """
+import sys, time
+from pathlib import Path
+from vbpi_mix.results.run_directory import RunDirectory
+with RunDirectory(Path(sys.argv[1])).lock():
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+WRITER = """
+import sys
+from pathlib import Path
+from vbpi_mix.results.run_directory import atomic_write
+print("ready", flush=True)
+version = 0
+while True:
+    version += 1
+    with atomic_write(Path(sys.argv[1])) as path:
+        with path.open("w") as file:
+            for _ in range(200):
+                file.write(f"{version}\\n" * 50)
+                file.flush()
+"""
+
+
+def test_a_failed_write_leaves_the_old_content_and_no_remnant(tmp_path):
+    path = tmp_path / "result.json"
+    write_text(path, "old")
+    with pytest.raises(UnicodeEncodeError), atomic_write(path) as temporary:
+        temporary.write_text("half of the \ud800", encoding="utf-8")
+    assert path.read_text() == "old"
+    assert os.listdir(tmp_path) == ["result.json"]
+
+
+def test_files_get_ordinary_permissions(tmp_path):
+    write_text(tmp_path / "a", "x")
+    (tmp_path / "b").write_text("x")
+    assert (tmp_path / "a").stat().st_mode == (tmp_path / "b").stat().st_mode
+
+
+def test_a_process_killed_at_any_moment_leaves_a_whole_file(tmp_path):
+    path = tmp_path / "posterior.trprobs"
+    for delay in (0.02, 0.05, 0.11):
+        with subprocess.Popen([sys.executable, "-c", WRITER, str(path)], stdout=subprocess.PIPE) as process:
+            assert process.stdout.readline() == b"ready\n"
+            deadline = time.monotonic() + 20
+            while not path.exists() and time.monotonic() < deadline:
+                time.sleep(0.005)
+            time.sleep(delay)
+            process.send_signal(signal.SIGKILL)
+        lines = path.read_text().splitlines()
+        assert len(lines) == 10_000
+        assert len(set(lines)) == 1
+
+
+def test_remnants_of_a_killed_process_go_when_the_directory_is_next_held(tmp_path):
+    directory = RunDirectory(tmp_path)
+    (tmp_path / ".result.json.deadbeef.tmp").write_text("half")
+    with directory.lock():
+        assert not list(tmp_path.glob(".*.tmp"))
+
+
+def test_two_processes_cannot_hold_one_directory(tmp_path):
+    directory = RunDirectory(tmp_path / "new" / "run")
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(directory.path)], stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout.readline() == b"held\n"
+        with (
+            pytest.raises(RunDirectoryError, match=f"in use by process {process.pid}; wait"),
+            directory.lock(),
+        ):
+            pass
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        with directory.lock():  # the system freed it
+            pass
+
+
+def test_the_lock_is_free_after_the_block(tmp_path):
+    directory = RunDirectory(tmp_path)
+    for _ in range(2):
+        with directory.lock():
+            pass
+
+
+def test_a_directory_that_holds_a_run_is_refused(tmp_path):
+    directory = RunDirectory(tmp_path)
+    directory.require_new()
+    (tmp_path / "notes.txt").write_text("other files do not matter")
+    directory.require_new()
+    directory.config.write_text("")
+    with pytest.raises(RunDirectoryError, match="already holds a run; continue it with --resume"):
+        directory.require_new()
+
+
+def test_a_file_is_no_run_directory(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RunDirectoryError, match="expected a directory for the run, found a file"):
+        RunDirectory(tmp_path / "file").require_new()
+    with pytest.raises(RunDirectoryError, match="expected the directory of a run, but there is none"):
+        RunDirectory(tmp_path / "file").require_run()
+    with (
+        pytest.raises(RunDirectoryError, match="cannot write there"),
+        RunDirectory(tmp_path / "file" / "x").lock(),
+    ):
+        pass
+
+
+def test_a_directory_without_a_run_is_named_so(tmp_path):
+    with pytest.raises(RunDirectoryError, match=r"config\.toml is missing"):
+        RunDirectory(tmp_path).require_run()
+    (tmp_path / "config.toml").write_text("")
+    with pytest.raises(RunDirectoryError, match="stopped before its first checkpoint"):
+        RunDirectory(tmp_path).require_checkpoint()
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+def test_json_refuses_what_is_not_finite(number):
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        to_json({"bound": number})
+
+
+def test_a_line_cut_short_by_a_crash_is_left_out(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    with path.open("w") as file:
+        run_directory.append_json_line(file, {"iteration": 1, "taxon": "Ünï"})
+        run_directory.append_json_line(file, {"iteration": 2})
+        file.write(json.dumps({"iteration": 3})[:7])
+    assert [record["iteration"] for record in read_json_lines(path)] == [1, 2]

@@ -1,0 +1,152 @@
+"""Importance correction: from draws of q to the posterior.
+
+Weights with the mixture in the denominator turn draws of q into a consistent estimate of the posterior. Two
+estimates of a topology's posterior probability follow (N draws, w = exp f):
+
+- self-normalised: ``p(tau) = sum_{i: tau_i = tau} w_i / sum_i w_i``;
+- Rao-Blackwellised: ``p(tau)`` proportional to ``q(tau) * mean_{i: tau_i = tau} w_i`` over the topologies
+  drawn. Since E_q[w | tau] = p(tau, Y) / q(tau), only the weights are random; how often tau was drawn no
+  longer matters.
+
+The second is normalised over the drawn topologies, and so leaves out what q holds elsewhere: its clade
+probabilities are biased by up to that mass, towards the more probable topologies. Where most topologies are
+drawn once it weights by q twice. `correct` therefore uses it only where the drawn topologies hold at least
+``MIN_DRAWN_MASS`` of q.
+
+Either way every draw gets a weight that is consistent with the topology probabilities,
+
+    v_i = p(tau_i) * w_i / sum_{j: tau_j = tau_i} w_j,
+
+so that topology, clade and branch-length summaries and the resampled draws all describe one posterior.
+"""
+
+from dataclasses import dataclass
+from enum import Enum
+
+import numpy as np
+from jaxtyping import Float64, Int
+from scipy.special import logsumexp
+
+from vbpi_mix.results.draws import PosteriorDraws
+
+MIN_DRAWN_MASS = 0.95
+"""Least probability under q of the drawn topologies, for the Rao-Blackwellised estimate to be used."""
+
+
+class CorrectionMethod(Enum):
+    """How the posterior probabilities of topologies were estimated."""
+
+    SELF_NORMALISED = "self-normalised"
+    RAO_BLACKWELLISED = "rao-blackwellised"
+
+
+@dataclass(frozen=True)
+class CorrectedPosterior:
+    """An importance-corrected posterior over the topologies drawn.
+
+    Attributes:
+        method: How it was estimated.
+        drawn_mass: Exact probability under q of the topologies drawn.
+        log_topology_probabilities: Log posterior probability of each distinct topology; normalised.
+        log_draw_weights: Log weight of each draw; normalised, and summing to the above within each topology.
+    """
+
+    method: CorrectionMethod
+    drawn_mass: float
+    log_topology_probabilities: Float64[np.ndarray, "unique"]
+    log_draw_weights: Float64[np.ndarray, "draw"]
+
+    @property
+    def topology_probabilities(self) -> Float64[np.ndarray, "unique"]:
+        """Posterior probability of each distinct topology; sums to 1."""
+        return np.exp(self.log_topology_probabilities)
+
+    @property
+    def draw_weights(self) -> Float64[np.ndarray, "draw"]:
+        """Weight of each draw; sums to 1."""
+        return np.exp(self.log_draw_weights)
+
+
+def choose_method(draws: PosteriorDraws) -> CorrectionMethod:
+    """Rao-Blackwellised where the drawn topologies hold ``MIN_DRAWN_MASS`` of q, else self-normalised."""
+    if np.exp(logsumexp(draws.log_q)) >= MIN_DRAWN_MASS:
+        return CorrectionMethod.RAO_BLACKWELLISED
+    return CorrectionMethod.SELF_NORMALISED
+
+
+def correct(
+    draws: PosteriorDraws,
+    method: CorrectionMethod | None = None,
+    log_weights: Float64[np.ndarray, "draw"] | None = None,
+) -> CorrectedPosterior:
+    """Importance-corrected posterior over the topologies drawn.
+
+    Args:
+        draws: Importance draws.
+        method: The estimate to use; by default the one that `choose_method` names.
+        log_weights: Other weights than the draws' own, with any constant added: Pareto-smoothed ones, for
+            instance.
+
+    Returns:
+        Probabilities of the topologies and weights of the draws, each summing to 1.
+    """
+    method = choose_method(draws) if method is None else method
+    log_weights = draws.log_weights if log_weights is None else log_weights
+    log_totals = log_sum_by_topology(log_weights, draws.topology_index, len(draws.topologies))
+    match method:
+        case CorrectionMethod.SELF_NORMALISED:
+            log_probabilities = log_totals
+        case CorrectionMethod.RAO_BLACKWELLISED:
+            counts = np.bincount(draws.topology_index)
+            log_probabilities = draws.log_q + log_totals - np.log(counts)
+    log_probabilities = log_probabilities - logsumexp(log_probabilities)
+    log_draw_weights = (log_probabilities - log_totals)[draws.topology_index] + log_weights
+    return CorrectedPosterior(
+        method=method,
+        drawn_mass=float(np.exp(logsumexp(draws.log_q))),
+        log_topology_probabilities=log_probabilities,
+        log_draw_weights=log_draw_weights,
+    )
+
+
+def log_sum_by_topology(
+    log_weights: Float64[np.ndarray, "draw"], topology_index: Int[np.ndarray, "draw"], num_topologies: int
+) -> Float64[np.ndarray, "unique"]:
+    """Log of the summed weights of each topology's draws; minus infinity for a topology without draws."""
+    largest = np.full(num_topologies, -np.inf)
+    np.maximum.at(largest, topology_index, log_weights)
+    # Shifting each topology by its own largest weight keeps light ones from underflowing.
+    sums = np.bincount(
+        topology_index, weights=np.exp(log_weights - largest[topology_index]), minlength=num_topologies
+    )
+    with np.errstate(divide="ignore"):
+        return largest + np.log(sums)
+
+
+def importance_resample(
+    log_weights: Float64[np.ndarray, "draw"],
+    topology_index: Int[np.ndarray, "draw"],
+    num_draws: int,
+    rng: np.random.Generator,
+) -> Int[np.ndarray, "resampled"]:
+    """Indices of draws resampled with replacement in proportion to their weights, in random order.
+
+    Systematic resampling (Kitagawa 1996): one uniform number places an evenly spaced comb over the cumulated
+    weights, so that draw i is taken floor or ceiling of ``num_draws * weight_i`` times: unbiased, of lower
+    variance than independent draws. The comb runs over the draws topology by topology, so the same holds for
+    every topology's share. A draw of large weight is repeated: where the effective sample size is below
+    ``num_draws``, the resampled draws carry no more information than that many independent ones.
+
+    Args:
+        log_weights: Log weights with any constant added; Pareto-smoothed ones trade a little bias for
+            variance.
+        topology_index: Topology of each draw.
+        num_draws: How many indices to return.
+        rng: Generator of the comb's offset and of the order.
+    """
+    order = np.argsort(topology_index, kind="stable")
+    cumulated = np.cumsum(np.exp(log_weights[order] - log_weights.max()))
+    comb = (np.arange(num_draws) + rng.random()) * (cumulated[-1] / num_draws)
+    position = np.searchsorted(cumulated, comb, side="right")
+    # Rounding may carry the last tooth past the end.
+    return rng.permutation(order[np.minimum(position, len(order) - 1)])

@@ -1,0 +1,111 @@
+"""How far importance draws can be trusted: Pareto k-hat, effective sample size, balance of the components.
+
+The upper tail of the weights decides whether importance sampling works at all. Pareto-smoothed importance
+sampling (PSIS; Vehtari, Simpson, Gelman, Yao & Gabry 2024, *JMLR* 25) fits a generalised Pareto
+distribution to the largest weights; its shape k-hat below 0.7 means that estimates converge at a practical
+rate, above 1 that the weights have no finite mean to converge to.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float64, Int
+from scipy.special import logsumexp
+
+from vbpi_mix.results.draws import PosteriorDraws
+
+PARETO_K_GOOD = 0.7
+"""Below this k-hat, importance-sampling estimates and their standard errors can be relied upon."""
+
+MIN_DRAWS = 25
+"""A fifth of the draws is the tail of a small sample, and the fit needs five values."""
+
+
+@dataclass(frozen=True)
+class ComponentBalance:
+    """What each component of a mixture contributes.
+
+    Attributes:
+        weight_share: Share of the total importance weight on the component's draws; sums to 1. Components
+            of a well-trained mixture each have about 1/A.
+        effective_sample_size: Effective sample size of the component's own draws, out of particle many.
+        topology_entropy: Entropy of the component's distribution of topologies, in nats, by the frequencies
+            of its draws: too small where most topologies were drawn once.
+    """
+
+    weight_share: Float64[np.ndarray, "component"]
+    effective_sample_size: Float64[np.ndarray, "component"]
+    topology_entropy: Float64[np.ndarray, "component"]
+
+
+def pareto_smooth(log_weights: Float64[np.ndarray, "draw"]) -> tuple[Float64[np.ndarray, "draw"], float]:
+    """Pareto-smoothed log weights and the tail's shape k-hat.
+
+    Args:
+        log_weights: Finite log weights, with any constant added.
+
+    Returns:
+        The smoothed log weights, normalised (their exponentials sum to 1), and k-hat; minus infinity where
+        all weights of the tail are equal, as R's ``loo`` has it.
+
+    Raises:
+        ValueError: Fewer than 25 draws, or weights that are not finite.
+    """
+    if len(log_weights) < MIN_DRAWS or not np.all(np.isfinite(log_weights)):
+        raise ValueError(
+            f"expected at least {MIN_DRAWS} finite log weights for a Pareto fit, got {len(log_weights)} with "
+            f"{np.count_nonzero(~np.isfinite(log_weights))} not finite"
+        )
+    largest = np.sort(log_weights)[-_tail_length(len(log_weights)) :]
+    if largest[-1] - largest[0] < 1e-12:
+        return log_weights - logsumexp(log_weights), -np.inf
+    from arviz_stats.base import array_stats
+
+    # arviz-stats takes log-likelihoods (for leave-one-out cross-validation) and negates them into weights.
+    smoothed, pareto_k = array_stats.psislw(-log_weights)
+    smoothed = np.asarray(smoothed, dtype=np.float64)
+    assert log_weights[np.argmax(smoothed)] >= largest[0], "arviz-stats no longer negates the input of psislw"
+    return smoothed - logsumexp(smoothed), float(pareto_k)
+
+
+def pareto_k(log_weights: Float64[np.ndarray, "draw"]) -> float:
+    """Shape k-hat of the weights' upper tail, as in `pareto_smooth`: below 0.7 is good, above 1 useless."""
+    return pareto_smooth(log_weights)[1]
+
+
+def effective_sample_size(log_weights: Float64[np.ndarray, "draw"]) -> float:
+    """Kish's effective sample size, (sum w)^2 / sum w^2: between 1 and the number of draws."""
+    return float(np.exp(2 * logsumexp(log_weights) - logsumexp(2 * log_weights)))
+
+
+def component_balance(draws: PosteriorDraws) -> ComponentBalance:
+    """What each component of the mixture contributes to the draws."""
+    log_weights = draws.by_component(draws.log_weights)
+    log_shares = logsumexp(log_weights, axis=1) - logsumexp(log_weights)
+    return ComponentBalance(
+        weight_share=np.exp(log_shares),
+        effective_sample_size=np.array([effective_sample_size(row) for row in log_weights]),
+        topology_entropy=np.array(
+            [
+                _frequency_entropy(draws.topology_index[draws.component == a])
+                for a in range(draws.num_components)
+            ]
+        ),
+    )
+
+
+def topology_entropy(draws: PosteriorDraws) -> float:
+    """Entropy of the mixture's topologies in nats, -E_q log q(tau), from the exact log q of the draws."""
+    return float(-draws.log_q[draws.topology_index].mean())
+
+
+def _frequency_entropy(values: Int[np.ndarray, "draw"]) -> float:
+    """Entropy of the empirical distribution of some integers, in nats."""
+    counts = np.unique(values, return_counts=True)[1]
+    frequencies = counts / counts.sum()
+    return float(-(frequencies * np.log(frequencies)).sum())
+
+
+def _tail_length(num_draws: int) -> int:
+    """Number of weights that the fit takes as the upper tail (Vehtari et al. 2024)."""
+    return int(3 * num_draws**0.5) if num_draws > 225 else num_draws // 5

@@ -1,0 +1,185 @@
+"""Content of ``result.json``: what a run found, how far to trust it, and what it was made with."""
+
+import platform
+from importlib import metadata
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from vbpi_mix.errors import RunDirectoryError
+from vbpi_mix.results import correction, diagnostics, evaluation
+from vbpi_mix.results.correction import CorrectedPosterior
+from vbpi_mix.results.draws import PosteriorDraws
+from vbpi_mix.results.evaluation import MarginalLogLikelihood
+from vbpi_mix.results.run_directory import to_json, write_text
+
+PACKAGES = ("vbpi-mix", "numpy", "scipy", "numba", "torch", "arviz-stats", "dendropy", "biopython")
+"""Distributions whose versions every result records."""
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ComponentsSummary(_Frozen):
+    """What each component of the mixture contributes (`diagnostics.ComponentBalance`)."""
+
+    weight_share: list[float]
+    ess: list[float]
+    topology_entropy: list[float]
+
+
+class TopologiesSummary(_Frozen):
+    """The topologies among the evaluation's draws."""
+
+    distinct: int
+    """Number of distinct topologies drawn."""
+    drawn_mass: float
+    """Their exact probability under the mixture."""
+    entropy: float
+    """Entropy of the mixture's distribution of topologies, in nats."""
+    correction: correction.CorrectionMethod
+    """How their posterior probabilities were estimated."""
+
+
+class Estimates(_Frozen):
+    """What importance draws tell, in nats where nothing else is said."""
+
+    marginal_log_likelihood: MarginalLogLikelihood
+    lower_bound_1: float
+    """Bound with one sample a component (MISELBO)."""
+    lower_bound_10: float
+    """Bound with ten samples a component."""
+    jensen_shannon: float | None
+    """Jensen-Shannon divergence of the components; None where their single densities were not kept."""
+    pareto_k: float | None
+    """Shape of the weights' upper tail: below 0.7 is good. None: all weights equal, or too few draws."""
+    ess: float
+    """Effective sample size of the importance draws."""
+    ess_percent: float
+    """The same in percent of the draws."""
+    num_draws: int
+    """Importance draws, over all components."""
+    components: ComponentsSummary
+    topologies: TopologiesSummary
+
+
+class Seconds(_Frozen):
+    """Wall-clock time of the stages of a run."""
+
+    support: float
+    training: float
+    evaluation: float
+
+
+class Provenance(_Frozen):
+    """What a run was made from and with."""
+
+    command: list[str]
+    alignment: str
+    alignment_sha256: str
+    num_taxa: int
+    num_sites: int
+    num_patterns: int
+    device: str
+    threads: int
+    platform: str
+
+
+class RunResult(Estimates):
+    """All of ``result.json``."""
+
+    seconds: Seconds
+    iterations: int
+    ms_per_iteration: float
+    """Training time of one iteration, in milliseconds, compilation left out where the loop reports it."""
+    seed: int
+    versions: dict[str, str]
+    provenance: Provenance
+
+
+def estimate(
+    draws: PosteriorDraws, corrected: CorrectedPosterior, particles_per_component: int | None = None
+) -> Estimates:
+    """Everything that the draws tell about the marginal likelihood, the fit and the components.
+
+    Args:
+        draws: Importance draws from the trained mixture; at least ten of each component.
+        corrected: The posterior corrected from the same draws.
+        particles_per_component: Draws of every component in one repeat of the marginal likelihood's bound;
+            by default `evaluation.equal_cost_particles`, or all draws where there are fewer.
+    """
+    log_weights = draws.by_component(draws.log_weights)
+    if particles_per_component is None:
+        particles_per_component = min(
+            evaluation.equal_cost_particles(draws.num_components), log_weights.shape[1]
+        )
+    balance = diagnostics.component_balance(draws)
+    ess = diagnostics.effective_sample_size(draws.log_weights)
+    return Estimates(
+        marginal_log_likelihood=evaluation.marginal_log_likelihood(log_weights, particles_per_component),
+        lower_bound_1=evaluation.lower_bound(log_weights, 1),
+        lower_bound_10=evaluation.lower_bound(log_weights, 10),
+        jensen_shannon=None
+        if draws.log_component_weights is None
+        else evaluation.jensen_shannon_divergence(draws.log_weights, draws.log_component_weights),
+        pareto_k=_finite_pareto_k(draws),
+        ess=ess,
+        ess_percent=100 * ess / draws.num_draws,
+        num_draws=draws.num_draws,
+        components=ComponentsSummary(
+            weight_share=balance.weight_share.tolist(),
+            ess=balance.effective_sample_size.tolist(),
+            topology_entropy=balance.topology_entropy.tolist(),
+        ),
+        topologies=TopologiesSummary(
+            distinct=len(draws.topologies),
+            drawn_mass=min(1.0, corrected.drawn_mass),
+            entropy=diagnostics.topology_entropy(draws),
+            correction=corrected.method,
+        ),
+    )
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that a result depends on."""
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    if "vbpi-mix" not in found:
+        from vbpi_mix import __version__
+
+        found["vbpi-mix"] = __version__
+    return found
+
+
+def write_result(path: Path, result: RunResult) -> None:
+    """Write ``result.json``, whole or not at all; refuses numbers that are not finite (ValueError)."""
+    write_text(path, to_json(result.model_dump(mode="json"), indent=2) + "\n")
+
+
+def read_result(path: Path) -> RunResult:
+    """Read ``result.json``.
+
+    Raises:
+        RunDirectoryError: It is missing, or not what this version writes.
+    """
+    try:
+        return RunResult.model_validate_json(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise RunDirectoryError(
+            f"{path}: missing, so the run has not finished; finish it with --resume"
+        ) from None
+    except ValidationError as error:
+        raise RunDirectoryError(f"{path}: not the result of a run of this version: {error}") from None
+
+
+def _finite_pareto_k(draws: PosteriorDraws) -> float | None:
+    """k-hat, or None where it has no finite value."""
+    if draws.num_draws < diagnostics.MIN_DRAWS:
+        return None
+    k = diagnostics.pareto_k(draws.log_weights)
+    return k if k > float("-inf") else None

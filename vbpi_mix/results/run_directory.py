@@ -1,0 +1,204 @@
+"""The directory of a run: which files it has, how they are written, and who may write them.
+
+=======================  ==============================================================================
+``config.toml``          the resolved configuration: a run can be repeated from it
+``metrics.jsonl``        one line of training progress a record
+``checkpoint.pt``        everything that training needs to go on, bit for bit
+``result.json``          marginal likelihood, bounds, diagnostics, versions (``vbpi_mix.results.result``)
+``posterior.run1.t``     importance-resampled trees in NEXUS, for MrBayes' ``sumt`` and others
+``posterior.trprobs``    topologies with posterior probabilities in NEXUS
+``consensus.con.tre``    majority-rule consensus tree in NEXUS, for FigTree
+=======================  ==============================================================================
+
+Every file appears whole or not at all (`atomic_write`), and only one process at a time writes in a
+directory (`lock`).
+"""
+
+import fcntl
+import json
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from vbpi_mix.errors import RunDirectoryError
+
+
+@dataclass(frozen=True)
+class RunDirectory:
+    """Paths of a run's files; nothing is created or read before a method asks for it."""
+
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        """The resolved configuration."""
+        return self.path / "config.toml"
+
+    @property
+    def metrics(self) -> Path:
+        """Training progress, one JSON object a line."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def checkpoint(self) -> Path:
+        """State of training."""
+        return self.path / "checkpoint.pt"
+
+    @property
+    def result(self) -> Path:
+        """What the run found."""
+        return self.path / "result.json"
+
+    @property
+    def posterior_trees(self) -> Path:
+        """Importance-resampled trees."""
+        return self.path / "posterior.run1.t"
+
+    @property
+    def topology_probabilities(self) -> Path:
+        """Topologies with their posterior probabilities."""
+        return self.path / "posterior.trprobs"
+
+    @property
+    def consensus(self) -> Path:
+        """Majority-rule consensus tree."""
+        return self.path / "consensus.con.tre"
+
+    def holds_run(self) -> bool:
+        """Whether a run has written here."""
+        return any(file.exists() for file in (self.config, self.metrics, self.checkpoint, self.result))
+
+    def require_new(self) -> None:
+        """Refuse a directory that already holds a run.
+
+        Raises:
+            RunDirectoryError: It does, or the path is not a directory.
+        """
+        if self.path.exists() and not self.path.is_dir():
+            raise RunDirectoryError(
+                f"{self.path}: expected a directory for the run, found a file; choose another --out"
+            )
+        if self.holds_run():
+            raise RunDirectoryError(
+                f"{self.path}: already holds a run; continue it with --resume, or choose another --out"
+            )
+
+    def require_run(self) -> None:
+        """Refuse a directory that holds no run.
+
+        Raises:
+            RunDirectoryError: It is missing, or lacks the configuration.
+        """
+        if not self.path.is_dir():
+            raise RunDirectoryError(f"{self.path}: expected the directory of a run, but there is none")
+        if not self.config.exists():
+            raise RunDirectoryError(
+                f"{self.path}: expected the directory of a run, but {self.config.name} is missing in it; "
+                "give the folder that was --out of 'vbpi-mix run'"
+            )
+
+    def require_checkpoint(self) -> None:
+        """Refuse a run that has not saved its state yet.
+
+        Raises:
+            RunDirectoryError: The directory holds no run, or one without a checkpoint.
+        """
+        self.require_run()
+        if not self.checkpoint.exists():
+            raise RunDirectoryError(
+                f"{self.path}: this run stopped before its first checkpoint and cannot be continued; "
+                "start it again with another --out"
+            )
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the directory, created if need be, until the block ends or the process dies.
+
+        Temporary files that a process which died left behind are removed.
+
+        Raises:
+            RunDirectoryError: Another process holds it, or it cannot be created.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            file = open(self.path / ".lock", "a+")  # noqa: SIM115 (closed by the with below)
+        except OSError as error:
+            raise RunDirectoryError(
+                f"{self.path}: cannot write there ({error.strerror}); choose another --out"
+            ) from None
+        with file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                file.seek(0)
+                raise RunDirectoryError(
+                    f"{self.path}: in use by process {file.read().strip() or 'unknown'}; "
+                    "wait for it, or choose another --out"
+                ) from None
+            file.truncate(0)
+            file.write(f"{os.getpid()}\n")
+            file.flush()
+            for remnant in self.path.glob(".*.tmp"):
+                remnant.unlink()
+            yield
+
+
+@contextmanager
+def atomic_write(path: Path) -> Iterator[Path]:
+    """Path of a temporary file to fill, which then takes the place of ``path`` in one step.
+
+    The file is written beside its destination, flushed to disk, and renamed over it: whoever reads
+    ``path``, whatever happens meanwhile, finds the old content or the new, whole. If the block raises, the
+    old content stays.
+    """
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        temporary.touch(exist_ok=False)
+        yield temporary
+        _flush(temporary)
+        os.replace(temporary, path)
+        _flush(path.parent)
+    except BaseException:
+        with suppress(FileNotFoundError):
+            temporary.unlink()
+        raise
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file, whole or not at all."""
+    with atomic_write(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def to_json(value: Any, indent: int | None = None) -> str:
+    """JSON text of plain values.
+
+    Raises:
+        ValueError: A number is not finite: JSON has no such thing, and most readers reject it.
+    """
+    return json.dumps(value, indent=indent, allow_nan=False, ensure_ascii=False)
+
+
+def read_json_lines(path: Path) -> list[dict[str, Any]]:
+    """Records of a file with one JSON object a line; a last line cut short by a crash is left out."""
+    lines = path.read_text(encoding="utf-8").split("\n")
+    return [json.loads(line) for line in lines[:-1]]
+
+
+def append_json_line(file: IO[str], record: dict[str, Any]) -> None:
+    """Append one record to an open text file and hand it to the system at once."""
+    file.write(to_json(record) + "\n")
+    file.flush()
+
+
+def _flush(path: Path) -> None:
+    """Wait until the content of a file, or the entries of a directory, are on disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
