@@ -9,6 +9,10 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from vbpi_mix.branches.network import BranchDensity, BranchFeatures
+from vbpi_mix.objectives.estimators import Estimator, check_sizes
+from vbpi_mix.objectives.gradients import BranchGradient, TopologyGradient
+
 
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
@@ -42,27 +46,28 @@ class MixtureConfig(_Frozen):
     """Mixture components, A."""
     sampled: int | None = Field(None, ge=1)
     """Components drawn in a step, S; by default all of them for a2a, one otherwise."""
-    estimator: Literal["a2a", "s2a", "s2s"] = "a2a"
+    estimator: Estimator = Estimator.A2A
     """Estimator of the mixture's bound."""
     particles: int = Field(10, ge=1)
     """Particles drawn from each sampled component in a step, K."""
-    branch_model: Literal["split", "psp"] = "psp"
+    branch_model: BranchFeatures = BranchFeatures.PSP
     """Features that a branch's parameters are the sum of."""
-    branch_density: Literal["lognormal", "skewed"] = "skewed"
+    branch_density: BranchDensity = BranchDensity.SKEWED
     """Family of a branch length's density."""
 
     @model_validator(mode="after")
     def _sampled_components(self) -> "MixtureConfig":
         if self.sampled is None:
-            object.__setattr__(self, "sampled", self.components if self.estimator == "a2a" else 1)
-        if self.sampled > self.components:
-            raise ValueError(f"expected sampled <= components, got {self.sampled} sampled of {self.components}")
-        if self.estimator == "a2a" and self.sampled != self.components:
-            raise ValueError(
-                f"a2a samples every component: expected sampled = {self.components}, got {self.sampled}; "
-                "use the estimator s2a or s2s to sample some"
-            )
+            default = self.components if self.estimator is Estimator.A2A else 1
+            object.__setattr__(self, "sampled", default)
+        check_sizes(self.estimator, self.components, self.num_sampled)
         return self
+
+    @property
+    def num_sampled(self) -> int:
+        """Components drawn in a step, S."""
+        assert self.sampled is not None  # the validator has filled it in
+        return self.sampled
 
 
 class LinearAnnealing(_Frozen):
@@ -115,14 +120,14 @@ class OptimisationConfig(_Frozen):
     """Steps."""
     initial_topologies: Literal["support", "uniform"] = "support"
     """Start of the subsplit networks: frequencies in the support's trees, or all logits zero."""
-    topology_gradient: Literal["vimco", "reweighted_wake_sleep"] = "reweighted_wake_sleep"
+    topology_gradient: TopologyGradient = TopologyGradient.REWEIGHTED_WAKE_SLEEP
     """Gradient of the subsplit networks."""
-    branch_gradient: Literal["reparameterised", "doubly_reparameterised", "squared_path", "path"] = (
-        "doubly_reparameterised"
-    )
+    branch_gradient: BranchGradient = BranchGradient.DOUBLY_REPARAMETERISED
     """Gradient of the branch-length networks once the inverse temperature is 1."""
-    annealing_branch_gradient: Literal["reparameterised", "doubly_reparameterised", "squared_path", "path"] = "path"
+    annealing_branch_gradient: BranchGradient = BranchGradient.PATH
     """Gradient of the branch-length networks before."""
+    optimiser: Literal["lazy_adam", "adam"] = "lazy_adam"
+    """Adam, lazily on the parameters that a step's trees use, or on all."""
     topology_rate: float = Field(0.03, gt=0)
     """First learning rate of the subsplit networks."""
     branch_rate: float = Field(0.02, gt=0)
@@ -186,6 +191,7 @@ PUBLISHED_RECIPE: dict[str, dict[str, Any]] = {
     "optimisation": {
         "iterations": 400_000,
         "initial_topologies": "uniform",
+        "optimiser": "adam",
         "topology_gradient": "vimco",
         "branch_gradient": "reparameterised",
         "annealing_branch_gradient": "reparameterised",

@@ -1,0 +1,108 @@
+"""Checkpoints: everything that training and evaluation need to go on from a file, with no other file at hand.
+
+A checkpoint is a torch file of plain numbers, strings and tensors, readable with ``weights_only``. It holds the
+configuration, the data (site patterns), the trees the support is made from, the training state and the states of the
+random streams. Writing it atomically is the caller's part.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from vbpi_mix.errors import RunDirectoryError
+from vbpi_mix.patterns import SitePatterns
+from vbpi_mix.sbn.support import build_support
+from vbpi_mix.seeding import RandomStreams
+from vbpi_mix.training.config import RunConfig
+from vbpi_mix.training.state import TrainingState, initial_mixture
+from vbpi_mix.trees.samples import TreeSample
+
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a checkpoint holds.
+
+    Attributes:
+        config: Configuration of the run.
+        patterns: The data.
+        sample: Trees that the support was built from.
+        state: Training state.
+        streams: Random streams, as they were after the state's last step.
+        training_seconds: Time spent in training steps so far.
+        support_seconds: Time spent on finding the trees and building the support.
+    """
+
+    config: RunConfig
+    patterns: SitePatterns
+    sample: TreeSample
+    state: TrainingState
+    streams: RandomStreams
+    training_seconds: float
+    support_seconds: float
+
+    def save(self, path: Path) -> None:
+        """Write to a file."""
+        import torch
+
+        def tensor(array: np.ndarray) -> torch.Tensor:
+            return torch.from_numpy(np.ascontiguousarray(array))
+
+        content = {
+            "version": VERSION,
+            "config": self.config.model_dump_json(),
+            "taxa": list(self.patterns.taxa),
+            "patterns": {"states": tensor(self.patterns.states), "weights": tensor(self.patterns.weights)},
+            "sample": {
+                "children": tensor(self.sample.children.astype(np.int16)),
+                "weights": tensor(self.sample.weights),
+                "source": self.sample.source,
+            },
+            "step": self.state.step,
+            "state": {name: tensor(array) for name, array in self.state.arrays().items()},
+            "streams": json.dumps(self.streams.state()),
+            "training_seconds": self.training_seconds,
+            "support_seconds": self.support_seconds,
+        }
+        torch.save(content, path)
+
+    @classmethod
+    def load(cls, path: Path) -> "Checkpoint":
+        """Read a file that `save` wrote.
+
+        Raises:
+            RunDirectoryError: It cannot be read, or another version of the program wrote it in another form.
+        """
+        import pickle
+        import zipfile
+
+        import torch
+
+        try:
+            content = torch.load(path, map_location="cpu", weights_only=True)
+            version = content["version"]
+        except FileNotFoundError:
+            raise RunDirectoryError(f"{path}: expected a checkpoint, but there is no such file") from None
+        except (OSError, RuntimeError, KeyError, TypeError, EOFError, pickle.UnpicklingError, zipfile.BadZipFile):
+            raise RunDirectoryError(f"{path}: expected a checkpoint of vbpi-mix, but it cannot be read as one") from None
+        if version != VERSION:
+            raise RunDirectoryError(
+                f"{path}: expected a checkpoint of version {VERSION}, got version {version}:"
+                " use the version of vbpi-mix that wrote it, or start the run again"
+            )
+        config = RunConfig.model_validate_json(content["config"])
+        taxa = tuple(content["taxa"])
+        patterns = SitePatterns(taxa, content["patterns"]["states"].numpy(), content["patterns"]["weights"].numpy())
+        stored = content["sample"]
+        sample = TreeSample(
+            taxa, stored["children"].numpy().astype(np.int32), stored["weights"].numpy(), stored["source"]
+        )
+        support = build_support(sample.children, taxa)
+        state = TrainingState.initial(initial_mixture(support, sample, config.mixture, config.optimisation))
+        state.restore(content["step"], {name: array.numpy() for name, array in content["state"].items()})
+        streams = RandomStreams.from_seed(config.seed)
+        streams.restore(json.loads(content["streams"]))
+        return cls(config, patterns, sample, state, streams, content["training_seconds"], content["support_seconds"])

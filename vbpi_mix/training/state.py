@@ -1,0 +1,180 @@
+"""The state of training: parameters, the optimiser's memory, and how many steps are done."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from jaxtyping import Float64, Int32
+
+from vbpi_mix.branches.network import BranchParameters
+from vbpi_mix.objectives.estimators import ComponentChoice, choose_components
+from vbpi_mix.objectives.gradients import BranchGradient, TopologyGradient
+from vbpi_mix.sbn.em import rooting_averaged_logits
+from vbpi_mix.sbn.network import SubsplitNetworks
+from vbpi_mix.sbn.support import Support
+from vbpi_mix.seeding import RandomStreams
+from vbpi_mix.training.config import MixtureConfig, OptimisationConfig
+from vbpi_mix.training.mixture import Mixture
+from vbpi_mix.trees.samples import TreeSample
+
+
+@dataclass(eq=False)
+class TrainingState:
+    """Everything a step changes, apart from the random streams.
+
+    Attributes:
+        step: Steps done.
+        mixture: The variational posterior.
+        topology_moments: Adam's two moments of every logit [component, parameter, 2].
+        topology_updates: Updates of every parent [component, parent].
+        branch_moments: Adam's two moments of every branch parameter [component, feature + 1, 3, 2].
+        branch_updates: Updates of every branch feature [component, feature + 1].
+    """
+
+    step: int
+    mixture: Mixture
+    topology_moments: Float64[np.ndarray, "component parameter 2"]
+    topology_updates: Int32[np.ndarray, "component parent"]
+    branch_moments: Float64[np.ndarray, "component feature_and_dummy 3 2"]
+    branch_updates: Int32[np.ndarray, "component feature_and_dummy"]
+
+    @classmethod
+    def initial(cls, mixture: Mixture) -> "TrainingState":
+        """State before the first step."""
+        table = mixture.branches.table
+        return cls(
+            step=0,
+            mixture=mixture,
+            topology_moments=np.zeros((*mixture.networks.logits.shape, 2)),
+            topology_updates=np.zeros((mixture.num_components, mixture.support.num_parents), np.int32),
+            branch_moments=np.zeros((*table.shape, 2)),
+            branch_updates=np.zeros(table.shape[:2], np.int32),
+        )
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """All arrays by name; they are the state's own, not copies."""
+        return {
+            "logits": self.mixture.networks.logits,
+            "branch_table": self.mixture.branches.table,
+            "topology_moments": self.topology_moments,
+            "topology_updates": self.topology_updates,
+            "branch_moments": self.branch_moments,
+            "branch_updates": self.branch_updates,
+        }
+
+    def restore(self, step: int, arrays: dict[str, np.ndarray]) -> None:
+        """Set the state to one whose step and `arrays` were saved.
+
+        Raises:
+            ValueError: An array is missing or has another shape, so it belongs to another run.
+        """
+        for name, own in self.arrays().items():
+            if name not in arrays or arrays[name].shape != own.shape:
+                got = arrays[name].shape if name in arrays else "nothing"
+                raise ValueError(f"expected {name} of shape {own.shape}, got {got}: is the state of another run?")
+            own[...] = arrays[name]
+        self.step = step
+        self.mixture.networks.refresh()
+
+
+def initial_mixture(
+    support: Support, sample: TreeSample, mixture: MixtureConfig, optimisation: OptimisationConfig
+) -> Mixture:
+    """The mixture before training.
+
+    All components start alike, and part because each learns from its own draws.
+
+    Args:
+        support: Support made from the sample.
+        sample: Trees whose frequencies the subsplit networks may start from.
+        mixture: Family of the posterior.
+        optimisation: Says how to start.
+    """
+    match optimisation.initial_topologies:
+        case "support":
+            logits = rooting_averaged_logits(support, support.index(sample.children), sample.weights)
+        case "uniform":
+            logits = np.zeros(support.num_parameters)
+    networks = SubsplitNetworks.from_logits(support, np.tile(logits, (mixture.components, 1)))
+    branches = BranchParameters.initial(
+        mixture.components,
+        support.num_splits,
+        support.num_subsplits,
+        mixture.branch_model,
+        mixture.branch_density,
+    )
+    return Mixture(networks, branches)
+
+
+@dataclass(frozen=True)
+class StepDraw:
+    """Random numbers of one step, the same for every engine; T = S K trees, component by component.
+
+    Attributes:
+        choice: Components drawn, and those whose densities make the mixture in the weights.
+        uniforms: Numbers in [0, 1) for the topologies [tree, n - 1].
+        noise: Standard normal numbers for the branches [tree, edge].
+    """
+
+    choice: ComponentChoice
+    uniforms: Float64[np.ndarray, "tree subsplit"]
+    noise: Float64[np.ndarray, "tree edge"]
+
+    @classmethod
+    def from_streams(cls, streams: RandomStreams, mixture: MixtureConfig, num_taxa: int) -> "StepDraw":
+        """Draw the random numbers of the next step."""
+        num_trees = mixture.num_sampled * mixture.particles
+        return cls(
+            choose_components(
+                mixture.estimator, mixture.components, mixture.num_sampled, streams.component_choice
+            ),
+            streams.topologies.random((num_trees, num_taxa - 1)),
+            streams.branch_lengths.standard_normal((num_trees, 2 * num_taxa - 3)),
+        )
+
+    @property
+    def component_of_tree(self) -> Int32[np.ndarray, "tree"]:
+        """Component that generates each tree."""
+        return np.repeat(self.choice.sampled.astype(np.int32), len(self.noise) // len(self.choice.sampled))
+
+
+@dataclass(frozen=True)
+class StepSettings:
+    """What schedules decide about one step."""
+
+    inverse_temperature: float
+    topology_rate: float
+    branch_rate: float
+    topology_gradient: TopologyGradient
+    branch_gradient: BranchGradient
+
+    @classmethod
+    def of_step(cls, step: int, optimisation: OptimisationConfig) -> "StepSettings":
+        """Settings of a step, counted from 0."""
+        beta = optimisation.annealing.inverse_temperature(step, optimisation.iterations)
+        factor = optimisation.decay.factor(step, optimisation.iterations)
+        return cls(
+            inverse_temperature=beta,
+            topology_rate=factor * optimisation.topology_rate,
+            branch_rate=factor * optimisation.branch_rate,
+            topology_gradient=optimisation.topology_gradient,
+            branch_gradient=(
+                optimisation.branch_gradient if beta == 1.0 else optimisation.annealing_branch_gradient
+            ),
+        )
+
+
+class Engine(Protocol):
+    """Computes training steps. Engines differ in what they compute with, not in what they compute."""
+
+    def step(self, draw: StepDraw, settings: StepSettings) -> float:
+        """Do one step uphill and return its bound in nats.
+
+        Raises:
+            NonFiniteError: The bound is not finite; the state is left as it was before the step.
+        """
+        ...
+
+    def state(self) -> TrainingState:
+        """The state after the last step."""
+        ...
