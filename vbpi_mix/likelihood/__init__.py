@@ -1,1 +1,1 @@
-
+"""Substitution models, priors and the phylogenetic likelihood with its gradients."""
