@@ -1,15 +1,16 @@
 """Parsers of alignment files: text to (taxon, sequence) pairs.
 
-They know where names and sequences stand and nothing about nucleotides; sequences come back without white
-space. Biopython reads FASTA. The other formats are read here: Biopython 1.87 refuses NEXUS files that MrBayes
-and PAUP* read (U in a matrix of type DNA, no DATATYPE, sets such as {AG}, names with ``|``) and PHYLIP files
-with dots, wants to be told the dialect of PHYLIP, and does not return from a Clustal file that ends after its
-header.
+They know where names and sequences stand, and leave it to the caller to check the sequences, which come back
+without white space. Biopython reads FASTA. The other formats are read here: Biopython 1.87 refuses NEXUS
+files that MrBayes and PAUP* read (U in a matrix of type DNA, no DATATYPE, sets such as {AG}, names with
+``|``) and PHYLIP files with dots, wants to be told the dialect of PHYLIP, and does not return from a Clustal
+file that ends after its header.
 """
 
 import io
 import re
 from collections.abc import Callable
+from operator import itemgetter
 
 from vbpi_mix._nexus_matrix import parse_nexus
 from vbpi_mix._nucleotides import MASKS
@@ -59,20 +60,21 @@ def _parse_fasta(text: str) -> Rows:
     """Rows of a FASTA file; a name is the whole header line."""
     from Bio.SeqIO.FastaIO import SimpleFastaParser
 
-    return [(title, "".join(sequence.split())) for title, sequence in SimpleFastaParser(io.StringIO(text))]
+    return [
+        (title, "".join(sequence.split()))
+        for title, sequence in SimpleFastaParser(io.StringIO(text.lstrip()))
+    ]
 
 
 def _parse_clustal(text: str, source: str) -> Rows:
     """Rows of a Clustal file: blocks of ``name symbols [count]``, below each a line of conservation marks."""
+    lines = text.split("\n")
+    header_index = next(index for index, line in enumerate(lines) if line.strip())
     fragments: dict[str, list[str]] = {}
     in_block: set[str] = set()
-    has_header = False
-    for number, line in enumerate(text.split("\n"), start=1):
+    for number, line in enumerate(lines[header_index + 1 :], start=header_index + 2):
         if not line.strip() or line[0].isspace():
             in_block.clear()
-            continue
-        if not has_header:
-            has_header = True
             continue
         name, *fields = line.split()
         if len(fields) > 1 and fields[-1].isdigit():
@@ -97,13 +99,14 @@ def _parse_phylip(text: str, source: str) -> Rows:
 
     The format does not say which of these it is. All readings are tried; one counts if it gives the number of
     taxa and sites that the first line promises. Relaxed readings go before strict ones, and of two that still
-    differ, one with nucleotides only goes before one with other symbols.
+    differ, one with nucleotides only goes before one with other symbols. Where none counts, the message is
+    about the one that fits most taxa.
     """
     header, *lines = [line for line in text.split("\n") if line.strip()]
     match = _PHYLIP_HEADER.fullmatch(header)
     assert match is not None
     num_taxa, num_sites = int(match[1]), int(match[2])
-    complaint = ""
+    complaints: list[tuple[int, str]] = []
     for split_name in (_relaxed_name, _strict_name):
         readings: list[Rows] = []
         for arrange in (_interleaved, _sequential):
@@ -111,7 +114,7 @@ def _parse_phylip(text: str, source: str) -> Rows:
             problem = _phylip_problem(rows, num_taxa, num_sites)
             if not problem and rows not in readings:
                 readings.append(rows)
-            complaint = complaint or problem
+            complaints.append((sum(len(sequence) == num_sites for _, sequence in rows), problem))
         if len(readings) > 1:
             readings = [
                 rows for rows in readings if all(MASKS.keys() >= set(s) for _, s in rows)
@@ -124,8 +127,8 @@ def _parse_phylip(text: str, source: str) -> Rows:
         if readings:
             return readings[0]
     raise AlignmentError(
-        f"{source}: expected {num_taxa} taxa of {num_sites} sites, as its first line says, but {complaint}; "
-        "correct the first line, or the sequences"
+        f"{source}: expected {num_taxa} taxa of {num_sites} sites, as its first line says, but "
+        f"{max(complaints, key=itemgetter(0))[1]}; correct the first line, or the sequences"
     )
 
 

@@ -204,8 +204,9 @@ def _resolve_symbols(rows: list[tuple[str, str]], layout: _Format, source: str) 
 
     def union(match: re.Match[str]) -> str:
         members = [meaning.get(s, s) for s in (match[1] or match[2] or "") if not s.isspace() and s != ","]
-        if not members or any(s not in MASKS for s in members):
-            return match[0]  # no set of nucleotides: refused later, with its taxon and site
+        unknown = [s for s in members if s not in MASKS]
+        if unknown or not members:
+            return (unknown or ["{"])[0]  # no set of nucleotides: refused later, with its taxon and site
         return SYMBOLS[int(np.bitwise_or.reduce([MASKS[s] for s in members]))]
 
     resolved = [(name, _STATE_SET.sub(union, sequence)) for name, sequence in rows]

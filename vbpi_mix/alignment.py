@@ -96,8 +96,7 @@ def read_alignment(path: str | Path) -> Alignment:
 
     Raises:
         AlignmentError: If the file cannot be read, is in no known format, breaks its format, has fewer than
-        four
-            taxa, names that repeat, sequences that are empty or differ in length, or symbols that are no
+            four taxa, names that repeat, sequences that are empty or differ in length, or symbols that are no
             nucleotides.
     """
     source = str(path)
