@@ -14,6 +14,9 @@ from jaxtyping import Float64
 from vbpi_mix.errors import TreeFormatError
 from vbpi_mix.trees.newick import TreeText, leaf_labels, place, semicolons, unquoted
 
+ESCAPED_NAMES = b"[Names: characters by their Unicode numbers are written _uHEX_]"
+"""Comment in the files of ``nexus``, whose names `plain_name` reads."""
+
 _COMMENT = rb"\[[^\]]*\]"
 _GAP = rb"(?:\s|" + _COMMENT + rb")*"
 _COMMAND = re.compile(_GAP + rb"(\w+)")
@@ -80,11 +83,18 @@ def read_nexus(data: bytes, source: str) -> NexusTrees:
         )
     if not tree_starts:
         raise TreeFormatError(f"{source}: expected a NEXUS file with TREE commands, found none")
+    if ESCAPED_NAMES in data[: tree_starts[0]]:
+        translation = {label: plain_name(name) for label, name in translation.items()}
     text = TreeText(data, np.array(tree_starts, np.int64), np.array(tree_ends, np.int64), source)
     taxa, labels = _labels(translation, tax_labels, data[tree_starts[0] : tree_ends[0]])
     if all(weight is None for weight in weights):
         return NexusTrees(taxa, labels, text, None)
     return NexusTrees(taxa, labels, text, np.array([1.0 if w is None else w for w in weights]))
+
+
+def plain_name(name: str) -> str:
+    """Name with every ``_uHEX_`` turned into the character of that Unicode number."""
+    return re.sub(r"_u([0-9A-F]{1,6})_", lambda found: chr(int(found.group(1), 16)), name)
 
 
 def _labels(

@@ -59,7 +59,7 @@ class TreeDraws:
 
 @dataclass(frozen=True)
 class _TreeFile:
-    """Trees of a file not yet parsed; ``labels`` maps labels to names, ``weights`` is None for plain draws."""
+    """Trees of a file not yet parsed: labels stand for names; weights are None for plain draws."""
 
     taxa: tuple[str, ...]
     labels: Mapping[str, str]

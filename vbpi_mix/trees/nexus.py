@@ -1,0 +1,137 @@
+"""NEXUS text of trees, for MrBayes, DendroPy, FigTree and others.
+
+MrBayes 3.2.7 takes names of at most 99 characters made of letters, digits and ``_ . + -``, quoted names in no
+form (found by trying). So any other character is written as ``_uHEX_`` by its Unicode number, and a name that
+would read as holding such a code gets its underscore written so; `plain_name` undoes it, and
+`read_tree_sample` and `read_tree_draws` do so by themselves. To MrBayes the names are those of its matrix, to
+be written the same way.
+"""
+
+import re
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Float64
+
+from vbpi_mix.shapes import BranchLengths, Topologies
+from vbpi_mix.trees.newick import newick_texts, quoted
+from vbpi_mix.trees.nexus_reader import ESCAPED_NAMES
+from vbpi_mix.trees.summaries import ConsensusTree
+from vbpi_mix.trees.topology import unique_topologies
+
+
+def nexus_name(name: str) -> str:
+    """Name in the characters that all programs take; `plain_name` gives the name back."""
+    guarded = re.sub(r"_(?=u[0-9A-F]+_)", "_u5F_", name)
+    return re.sub(r"[^A-Za-z0-9_.+-]", lambda found: f"_u{ord(found.group()):X}_", guarded)
+
+
+def write_tree_samples(
+    taxa: Sequence[str], children: Topologies, branch_lengths: BranchLengths | None = None
+) -> str:
+    """NEXUS file of tree draws, named rep.1, rep.2, ...; ``sumt`` of MrBayes reads it.
+
+    Args:
+        taxa: names in the order of the leaves' numbers.
+        children: topologies, [tree, internal, 2].
+        branch_lengths: expected substitutions per site, [tree, edge]; written so that they read back
+        unchanged.
+    """
+    labels = [str(number + 1) for number in range(len(taxa))]
+    lines = [
+        f"   tree rep.{number} = [&U] {text}"
+        for number, text in enumerate(newick_texts(children, branch_lengths, labels), start=1)
+    ]
+    return "\n".join([*_head(taxa), *lines, "end;", ""])
+
+
+def write_trprobs(taxa: Sequence[str], children: Topologies, weights: Float64[np.ndarray, " tree"]) -> str:
+    """NEXUS file of topologies and their probabilities, most probable first, as the ``.trprobs`` of MrBayes.
+
+    Args:
+        taxa: names in the order of the leaves' numbers.
+        children: topologies, [tree, internal, 2]; equal ones are added up, those of weight 0 left out.
+        weights: non-negative weights, not normalised, [tree].
+
+    Raises:
+        ValueError: if the weights are not finite and non-negative with a positive sum.
+    """
+    if not (np.all(np.isfinite(weights)) and np.all(weights >= 0) and weights.sum() > 0):
+        raise ValueError("expected finite weights >= 0 with a positive sum, got others")
+    distinct, inverse, _ = unique_topologies(children)
+    probabilities = np.bincount(inverse, weights, minlength=len(distinct)) / weights.sum()
+    # Ties are put in order of the topologies, so that the file does not depend on the order of the trees.
+    flat = distinct.reshape(len(distinct), 2 * distinct.shape[1])
+    order = np.lexsort((*flat.T[::-1], -probabilities))
+    order = order[probabilities[order] > 0]
+    labels = [str(number + 1) for number in range(len(taxa))]
+    lines = []
+    cumulative = np.minimum(np.cumsum(probabilities[order]), 1.0)
+    texts = newick_texts(distinct[order], None, labels)
+    for rank, (index, total, text) in enumerate(zip(order, cumulative, texts, strict=True), start=1):
+        probability = probabilities[index]
+        weight = np.format_float_positional(probability, trim="0")
+        lines.append(f"   tree tree_{rank} [p = {probability:.3f}, P = {total:.3f}] = [&W {weight}] {text}")
+    return "\n".join([*_head(taxa), *lines, "end;", ""])
+
+
+def write_consensus(consensus: ConsensusTree) -> str:
+    """NEXUS file of a consensus tree, annotated as the ``.con.tre`` of MrBayes, which FigTree shows.
+
+    Every branch carries ``prob``, and where there are branch lengths their mean, standard deviation and 95%
+    (or whatever the summary holds) highest-density interval, under the names that MrBayes gives them.
+    """
+
+    def annotate(node: int) -> str:
+        text = f"[&prob={consensus.probabilities[node]:.8e}]"
+        if consensus.lengths is None:
+            return text
+        mean, sd = consensus.lengths.mean[node], consensus.lengths.sd[node]
+        low, high = consensus.lengths.interval[node]
+        return (
+            f"{text}:{float(mean)!r}[&length_mean={mean:.8e},length_sd={sd:.8e},"
+            f"length_95%HPD={{{low:.8e},{high:.8e}}}]"
+        )
+
+    suffixes = [annotate(node) for node in range(len(consensus.parents) - 1)]
+    labels = [str(number + 1) for number in range(len(consensus.taxa))]
+    names = [nexus_name(name) for name in consensus.taxa]
+    taxa_block = ["begin taxa;", f"   dimensions ntax={len(names)};", f"   taxlabels {' '.join(names)};",
+    "end;"] head, *trees_block = _head(consensus.taxa)
+    line = f"   tree con_majrule = [&U] {_nested(consensus, labels, suffixes)}"
+    return "\n".join([head, trees_block[0], *taxa_block, *trees_block[1:], line, "end;", ""])
+
+
+def write_consensus_newick(consensus: ConsensusTree) -> str:
+    """Newick text of a consensus tree with support as the label of inner nodes, in percent, and mean
+    lengths.""" suffixes = []
+    for node in range(len(consensus.parents) - 1):
+        support = "" if node < len(consensus.taxa) else f"{100 * consensus.probabilities[node]:.4g}"
+        length = "" if consensus.lengths is None else f":{float(consensus.lengths.mean[node])!r}"
+        suffixes.append(support + length)
+    return _nested(consensus, [quoted(name) for name in consensus.taxa], suffixes)
+
+
+def _head(taxa: Sequence[str]) -> list[str]:
+    """First lines of a file of trees: the note on escaped names, and the translation."""
+    pairs = [f"      {number} {nexus_name(name)}" for number, name in enumerate(taxa, start=1)]
+    translation = ",\n".join(pairs)
+    return ["#NEXUS", ESCAPED_NAMES.decode(), "begin trees;", f"   translate\n{translation};"]
+
+
+def _nested(consensus: ConsensusTree, labels: Sequence[str], suffixes: Sequence[str]) -> str:
+    """Newick text of a consensus tree with a suffix after every node but the root; children by smallest
+    taxon.""" num_nodes, num_taxa = len(consensus.parents), len(labels)
+    smallest = list(range(num_taxa)) + [num_taxa] * (num_nodes - num_taxa)
+    below: list[list[int]] = [[] for _ in range(num_nodes)]
+    texts = list(labels) + [""] * (num_nodes - num_taxa)
+    for node in range(num_nodes):
+        if node >= num_taxa:
+            ordered = sorted(below[node], key=smallest.__getitem__)
+            texts[node] = "(" + ",".join(texts[child] for child in ordered) + ")"
+        if node < num_nodes - 1:
+            texts[node] += suffixes[node]
+            parent = int(consensus.parents[node])
+            below[parent].append(node)
+            smallest[parent] = min(smallest[parent], smallest[node])
+    return texts[-1] + ";"
