@@ -22,7 +22,7 @@ from vbpi_mix.trees.topology import unique_topologies
 
 def nexus_name(name: str) -> str:
     """Name in the characters that all programs take; `plain_name` gives the name back."""
-    guarded = re.sub(r"_(?=u[0-9A-F]+_)", "_u5F_", name)
+    guarded = re.sub(r"_(?=u[0-9A-F])", "_u5F_", name)
     return re.sub(r"[^A-Za-z0-9_.+-]", lambda found: f"_u{ord(found.group()):X}_", guarded)
 
 
@@ -96,15 +96,16 @@ def write_consensus(consensus: ConsensusTree) -> str:
     suffixes = [annotate(node) for node in range(len(consensus.parents) - 1)]
     labels = [str(number + 1) for number in range(len(consensus.taxa))]
     names = [nexus_name(name) for name in consensus.taxa]
-    taxa_block = ["begin taxa;", f"   dimensions ntax={len(names)};", f"   taxlabels {' '.join(names)};",
-    "end;"] head, *trees_block = _head(consensus.taxa)
+    head, note, *trees_block = _head(consensus.taxa)
+    dimensions = f"   dimensions ntax={len(names)};"
+    taxa_block = ["begin taxa;", dimensions, f"   taxlabels {' '.join(names)};", "end;"]
     line = f"   tree con_majrule = [&U] {_nested(consensus, labels, suffixes)}"
-    return "\n".join([head, trees_block[0], *taxa_block, *trees_block[1:], line, "end;", ""])
+    return "\n".join([head, note, *taxa_block, *trees_block, line, "end;", ""])
 
 
 def write_consensus_newick(consensus: ConsensusTree) -> str:
-    """Newick text of a consensus tree with support as the label of inner nodes, in percent, and mean
-    lengths.""" suffixes = []
+    """Newick text of a consensus tree with mean lengths, and support in percent as inner nodes' labels."""
+    suffixes = []
     for node in range(len(consensus.parents) - 1):
         support = "" if node < len(consensus.taxa) else f"{100 * consensus.probabilities[node]:.4g}"
         length = "" if consensus.lengths is None else f":{float(consensus.lengths.mean[node])!r}"
@@ -120,8 +121,8 @@ def _head(taxa: Sequence[str]) -> list[str]:
 
 
 def _nested(consensus: ConsensusTree, labels: Sequence[str], suffixes: Sequence[str]) -> str:
-    """Newick text of a consensus tree with a suffix after every node but the root; children by smallest
-    taxon.""" num_nodes, num_taxa = len(consensus.parents), len(labels)
+    """Newick text of a consensus tree, a suffix after every node but the root, children by smallest taxon."""
+    num_nodes, num_taxa = len(consensus.parents), len(labels)
     smallest = list(range(num_taxa)) + [num_taxa] * (num_nodes - num_taxa)
     below: list[list[int]] = [[] for _ in range(num_nodes)]
     texts = list(labels) + [""] * (num_nodes - num_taxa)
