@@ -49,7 +49,8 @@ def test_inverse_returns_the_noise_also_in_far_tails():
     for skew in (-3.0, 0.0, 2.5):
         parameters = np.full(7, -3.5), np.full(7, -1.0), np.full(7, skew)
         y = densities.transform(noise, *parameters)
-        # The rounding of y at its own magnitude, about 3.5, is magnified by the inverse scale and by the skew.
+        # The rounding of y at its own magnitude, about 3.5, is magnified by the inverse scale and by the
+        # skew.
         np.testing.assert_allclose(
             densities.inverse(y, *parameters), noise, rtol=1e-11, atol=2e-14 * np.exp(abs(skew) + 1)
         )
