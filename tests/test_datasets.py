@@ -152,6 +152,33 @@ def test_taxa_hold_those_of_the_reference_splits(name, require_reference):
     assert taxa <= set(load_dataset(name).taxa)
 
 
+INSTALLED = """
+import vbpi_mix.datasets as datasets
+info = datasets.dataset_info("DS5")
+print(info.alignment_path, info.support_path.is_file(), datasets.load_dataset("DS5").num_sites)
+"""
+
+
+def _run_copy(folder: Path) -> subprocess.CompletedProcess:
+    """Result of the program `INSTALLED` on a copy of the package in ``folder``."""
+    command = [sys.executable, "-c", INSTALLED]
+    return subprocess.run(command, capture_output=True, text=True, cwd=folder, check=False)
+
+
+def test_an_installed_copy_has_its_data_inside(tmp_path):
+    """The layout of the wheel, as pyproject.toml describes it."""
+    ignored = shutil.ignore_patterns("__pycache__", "_data")
+    shutil.copytree(DATA.parent / "vbpi_mix", tmp_path / "vbpi_mix", ignore=ignored)
+    without_data = _run_copy(tmp_path)
+    assert "they are missing; install the package again" in without_data.stderr
+    for source in ("alignments", "support"):
+        shutil.copytree(DATA / source, tmp_path / "vbpi_mix" / "_data" / source)
+    shutil.copy(DATA / "manifest.json", tmp_path / "vbpi_mix" / "_data")
+    with_data = _run_copy(tmp_path)
+    path = tmp_path / "vbpi_mix" / "_data" / "alignments" / "DS5.fasta"
+    assert with_data.stdout.split() == [str(path), "True", "378"], with_data.stderr
+
+
 # The build script
 
 

@@ -87,7 +87,7 @@ def _commands(text: str, source: str) -> list[str]:
         if match is None:
             break
         if depth == 0:
-            end = match.end() if match[0] not in "[;" else match.start()
+            end = match.start() if match[0] in ("[", ";") else match.end()  # a quoted name stays
             parts.append(text[position:end])
         if match[0] == "[":
             depth += 1

@@ -85,9 +85,9 @@ def read_alignment(path: str | Path) -> Alignment:
 
     The format is found from the content: FASTA, PHYLIP (sequential or interleaved, with relaxed or
     ten-character names), NEXUS or Clustal; any of them may be compressed by gzip. Symbols are IUPAC codes in
-    either case, ``U`` is ``T``, and ``-``, ``?``, ``N``, ``X``, ``O`` and ``.`` are missing (``.`` unless a
-    NEXUS file makes it the MATCHCHAR). The name of a FASTA sequence is its whole header line, without white
-    space around it. Tabs in names become spaces.
+    either case, and in NEXUS also sets such as ``{AG}`` and ``(AG)``. ``U`` is ``T``; ``-``, ``?``, ``N``,
+    ``X``, ``O`` and ``.`` are missing (``.`` unless a NEXUS file makes it the MATCHCHAR). The name of a FASTA
+    sequence is its whole header line, without white space around it. Tabs in names become spaces.
 
     Taxa without data, identical sequences, and dots read as missing are kept and logged as warnings.
 
