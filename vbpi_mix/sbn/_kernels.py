@@ -621,3 +621,49 @@ def _side_towards(neighbour, node, target):
         if neighbour[j, node] == target:
             return j
     return -1
+
+
+# ------------------------------------------------------------------------------------------ for array frameworks
+@njit(cache=True, nogil=True)
+def rooting_terms(children, parameter_index, impossible, terms, in_subtree):
+    """What log-probabilities of rootings are sums of, without recursion.
+
+    Every branch c that has a sibling adds, to the rooting on branch e,
+
+        log q[terms[c, 0]]                       if e is neither in the subtree of c nor in its sibling's,
+        log q[terms[c, 1]] + log q[terms[c, 2]]  if e is in the sibling's subtree.
+
+    Args:
+        children: Topologies [tree, internal, 2].
+        parameter_index: [tree, slot, 3]; see the module docstring.
+        impossible: Number of parameters, P; P + 1 is the dummy of probability 1.
+        terms: Written, [tree, edge, 3].
+        in_subtree: Written, [tree, edge c, edge e, 2] uint8: whether e lies in the subtree (top branch included) of c,
+            and of c's sibling.
+    """
+    num_trees, num_internal = children.shape[0], children.shape[1]
+    num_taxa = num_internal + 2
+    num_edges = 2 * num_taxa - 3
+    in_subtree[:] = 0
+    terms[:] = impossible + 1
+    for t in range(num_trees):
+        for e in range(num_taxa):
+            in_subtree[t, e, e, 0] = 1
+        for i in range(num_internal - 1):
+            node = num_taxa + i
+            for e in range(num_edges):
+                in_subtree[t, node, e, 0] = (
+                    in_subtree[t, children[t, i, 0], e, 0] | in_subtree[t, children[t, i, 1], e, 0]
+                )
+            in_subtree[t, node, node, 0] = 1
+        for i in range(num_internal):
+            up = up_slot(num_taxa + i, num_taxa)
+            for j in range(2):
+                child, sibling = children[t, i, j], children[t, i, 1 - j]
+                terms[t, child, 0] = parameter_index[t, 2 * child, 1]
+                terms[t, child, 1] = parameter_index[t, 2 * child, 2]
+                terms[t, child, 2] = parameter_index[t, up, 1 + j]
+                for e in range(num_edges):
+                    in_subtree[t, child, e, 1] = in_subtree[t, sibling, e, 0]
+        # the last leaf has no sibling: mark everything as below it, so that it adds nothing
+        in_subtree[t, num_taxa - 1, :, 0] = 1
