@@ -1,0 +1,193 @@
+"""The compiled likelihood: the kernels with their data and workspace.
+
+The patterns are cut into blocks. Each thread handles its share of the blocks with workspace of its own,
+every block writes its contribution to a place of its own, and these are added up in the order of the
+blocks: so the result does not depend, to the last bit, on the number of threads. The kernels release the
+interpreter's lock, so ordinary threads do.
+"""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
+
+import numpy as np
+
+from vbpi_mix.errors import NonFiniteError
+from vbpi_mix.likelihood import _jc_kernel as jc_kernel
+from vbpi_mix.likelihood.base import LogLikelihoods
+from vbpi_mix.likelihood.layout import leaf_rows, weight_rows
+from vbpi_mix.patterns import SitePatterns
+from vbpi_mix.shapes import BranchLengths, Topologies
+
+SMALLEST_EXPONENT = {"float64": -960.0, "float32": -100.0}
+"""Exponents of two above which products of messages are kept, a little inside the range of each dtype."""
+
+
+class CompiledJC69Likelihood:
+    """Compiled likelihood under the model of Jukes and Cantor (1969); satisfies `TreeLikelihood`."""
+
+    def __init__(self, patterns: SitePatterns, *, threads: int = 1, dtype: str = "float64") -> None:
+        merged = patterns.merge_relabelled()
+        self._num_taxa = patterns.num_taxa
+        self._dtype = dtype
+        self._tips = leaf_rows(merged, jc_kernel.BLOCK, dtype)
+        self._weights = weight_rows(merged, jc_kernel.BLOCK, dtype)
+        self._total_weight = float(merged.weights.sum())
+        self._workers = Workers(threads, self._tips.shape[0])
+        num_internal = self._num_taxa - 2
+        self._workspaces = [
+            np.empty((num_internal, jc_kernel.NODE_ROWS, jc_kernel.BLOCK), dtype)
+            for _ in self._workers.shares
+        ]
+        self._sites = [np.empty((jc_kernel.SITE_ROWS, jc_kernel.BLOCK), dtype) for _ in self._workers.shares]
+        self._log_range = np.empty((2, 2 * num_internal + 2))
+        self._allocate(0)
+
+    def value(
+        self, children: Topologies, branch_lengths: BranchLengths, *, out: LogLikelihoods | None = None
+    ) -> LogLikelihoods:
+        """Log-likelihood of every tree: see `TreeLikelihood.value`."""
+        log_likelihood = np.empty(children.shape[0]) if out is None else out
+        self._run(children, branch_lengths, log_likelihood, None)
+        return log_likelihood
+
+    def value_and_gradient(
+        self,
+        children: Topologies,
+        branch_lengths: BranchLengths,
+        *,
+        out: tuple[LogLikelihoods, BranchLengths] | None = None,
+    ) -> tuple[LogLikelihoods, BranchLengths]:
+        """Log-likelihood of every tree and its branch gradient: see `TreeLikelihood.value_and_gradient`."""
+        if out is None:
+            out = np.empty(children.shape[0]), np.empty_like(branch_lengths)
+        self._run(children, branch_lengths, *out)
+        return out
+
+    def _allocate(self, num_trees: int) -> None:
+        """Make buffers for a batch of so many trees."""
+        num_edges = 2 * self._num_taxa - 3
+        num_blocks = self._tips.shape[0]
+        self._num_trees = num_trees
+        self._decay = np.empty((num_trees, num_edges), self._dtype)
+        self._spread = np.empty((num_trees, num_edges), self._dtype)
+        self._is_scaled = np.empty((num_trees, self._num_taxa - 2), np.bool_)
+        self._block_values = np.empty((num_blocks, num_trees))
+        self._block_ratios = np.empty((num_blocks, num_trees, num_edges))
+        self._no_gradient = np.empty((0, num_edges))
+
+    def _run(
+        self, children: np.ndarray, branch_lengths: np.ndarray, value: np.ndarray, gradient: np.ndarray | None
+    ) -> None:
+        check_shapes(self._num_taxa, children, branch_lengths, value, gradient)
+        if children.shape[0] != self._num_trees:
+            self._allocate(children.shape[0])
+        fault = jc_kernel.plan(
+            children,
+            branch_lengths,
+            SMALLEST_EXPONENT[self._dtype],
+            self._decay,
+            self._spread,
+            self._is_scaled,
+            self._log_range,
+        )
+        check_plan(fault, children, branch_lengths)
+
+        def accumulate(worker: int, blocks: tuple[int, int]) -> None:
+            jc_kernel.accumulate(
+                blocks,
+                self._tips,
+                self._weights,
+                children,
+                self._decay,
+                self._spread,
+                self._is_scaled,
+                self._workspaces[worker],
+                self._sites[worker],
+                gradient is not None,
+                self._block_values,
+                self._block_ratios,
+            )
+
+        self._workers.run(accumulate)
+        derivatives = self._no_gradient if gradient is None else gradient
+        jc_kernel.collect(self._total_weight, self._block_values, self._block_ratios, value, derivatives)
+
+
+class Workers:
+    """Threads that share the blocks of patterns.
+
+    Attributes:
+        shares: First block, and the one after the last, of each worker; there are no more workers than
+            blocks.
+    """
+
+    def __init__(self, threads: int, num_blocks: int) -> None:
+        if threads < 1:
+            raise ValueError(f"threads must be at least one, got {threads}.")
+        count = max(1, min(threads, num_blocks))
+        ends = [num_blocks * worker // count for worker in range(count + 1)]
+        self.shares = list(pairwise(ends))
+        self._pool = ThreadPoolExecutor(count - 1) if count > 1 else None
+
+    def run(self, task: Callable[[int, tuple[int, int]], None]) -> None:
+        """Call the task for every worker with its number and share; the caller's thread takes the first."""
+        others = []
+        if self._pool is not None:
+            others = [self._pool.submit(task, i, self.shares[i]) for i in range(1, len(self.shares))]
+        task(0, self.shares[0])
+        for other in others:
+            other.result()
+
+
+def check_shapes(
+    num_taxa: int,
+    children: np.ndarray,
+    branch_lengths: np.ndarray,
+    value: np.ndarray,
+    gradient: np.ndarray | None,
+) -> None:
+    """Refuse arrays that do not fit each other or the data.
+
+    Raises:
+        ValueError: A shape or dtype is not as expected, or an array to write to is not contiguous.
+    """
+    num_trees = children.shape[0]
+    lengths_shape = (num_trees, 2 * num_taxa - 3)
+    expected = [
+        ("children", children, (num_trees, num_taxa - 2, 2), np.int32),
+        ("branch_lengths", branch_lengths, lengths_shape, np.float64),
+        ("the array of log-likelihoods", value, (num_trees,), np.float64),
+    ]
+    if gradient is not None:
+        expected.append(("the array of derivatives", gradient, lengths_shape, np.float64))
+    for name, array, shape, dtype in expected:
+        if array.shape != shape or array.dtype != dtype:
+            raise ValueError(
+                f"For {num_trees} trees of {num_taxa} taxa, {name} must have shape {shape} and dtype "
+                f"{np.dtype(dtype)}, got {array.shape} and {array.dtype}."
+            )
+        if not array.flags.c_contiguous:
+            raise ValueError(f"{name} must be C-contiguous: pass np.ascontiguousarray of it.")
+
+
+def check_plan(fault: tuple[int, int, int], children: np.ndarray, branch_lengths: np.ndarray) -> None:
+    """Say what a kernel's plan found wrong with a tree.
+
+    Raises:
+        ValueError: The array of children is no topology, or a branch length is negative.
+        NonFiniteError: A branch length is not finite.
+    """
+    status, tree, index = fault
+    if status == jc_kernel.PLANNED:
+        return
+    if status == jc_kernel.BAD_TOPOLOGY:
+        raise ValueError(
+            f"Tree {tree}: the children {children[tree, index].tolist()} of internal node {index} (of "
+            f"{children.shape[1]}) are out of range, come after it or have another "
+            "parent as well: make topologies with vbpi_mix.trees."
+        )
+    length = branch_lengths[tree, index]
+    if np.isfinite(length):
+        raise ValueError(f"Tree {tree}: the length of branch {index} is {length}; it must not be negative.")
+    raise NonFiniteError(f"Tree {tree}: the length of branch {index} is {length}; it must be finite.")
