@@ -158,13 +158,13 @@ def test_choice_of_components():
 def test_components_are_drawn_uniformly_without_replacement():
     rng = np.random.default_rng(5)
     counts = np.zeros((4, 4))
-    for _ in range(6000):
+    for _ in range(1800):
         first, second = choose_components(Estimator.S2S, 4, 2, rng).sampled
         counts[first, second] += 1
     # Each of the six pairs has probability 1/6; four standard errors.
     pairs = counts[np.triu_indices(4, 1)]
     assert counts.sum() == pairs.sum()
-    assert np.all(np.abs(pairs - 1000) < 4 * math.sqrt(6000 * (1 / 6) * (5 / 6)))
+    assert np.all(np.abs(pairs - 300) < 4 * math.sqrt(1800 * (1 / 6) * (5 / 6)))
 
 
 def test_sizes_are_checked():

@@ -99,7 +99,7 @@ class Draws:
     noise: np.ndarray
 
     def estimates(self, kind, only=None):
-        """Gradient of every problem, [batch, 2, 3, 3]; ``only`` limits it to one (sampled, particle) place."""
+        """Gradient of every problem, [batch, 2, 3, 3]; ``only`` limits it to one (sampled, particle)."""
         component = np.array(self.sampled)[:, None]
         b = MEANS[component, self.tau] + np.exp(LOG_SCALES[component, self.tau]) * self.noise
         density, slope, scores = [], [], []
@@ -200,7 +200,7 @@ def random_draws(denominators, sampled, num_particles, size, seed):
     ("denominators", "sampled", "num_particles"), [((0, 1, 2), (0, 1, 2), 3), ((0, 1, 2), (0, 2), 4)]
 )
 def test_doubly_reparameterised_agrees_with_reparameterised_in_the_mean(denominators, sampled, num_particles):
-    draws = random_draws(denominators, sampled, num_particles, 60_000, seed=1)
+    draws = random_draws(denominators, sampled, num_particles, 30_000, seed=1)
     difference = draws.estimates(BranchGradient.DOUBLY_REPARAMETERISED) - draws.estimates(
         BranchGradient.REPARAMETERISED
     )

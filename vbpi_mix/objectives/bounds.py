@@ -41,6 +41,8 @@ class ImportanceWeights:
 
 def log_sum_exp(xp: ModuleType, x: Float[Any, "..."]) -> Float[Any, "..."]:
     """Log of the sum of exponentials over the last axis, which stays. Needs one entry that is not -inf."""
+    if x.shape[-1] == 1:
+        return x
     peak = xp.max(x, axis=-1, keepdims=True)
     return peak + xp.log(xp.sum(xp.exp(x - peak), axis=-1, keepdims=True))
 
@@ -57,12 +59,12 @@ def importance_weights(
             component cannot produce the particle; the generating component's own value must be finite.
     """
     xp = array_namespace(log_joint, log_density)
-    num_particles, num_denominators = log_density.shape[-2:]
+    num_sampled, num_particles, num_denominators = log_density.shape[-3:]
     log_total = log_sum_exp(xp, log_density)
     log_weights = log_joint - (log_total[..., 0] - math.log(num_denominators))
     log_sum = log_sum_exp(xp, log_weights)
     return ImportanceWeights(
-        bound=xp.mean(log_sum[..., 0], axis=-1) - math.log(num_particles),
+        bound=xp.sum(log_sum[..., 0], axis=-1) / num_sampled - math.log(num_particles),
         log_weights=log_weights,
         normalised=xp.exp(log_weights - log_sum),
         responsibilities=xp.exp(log_density - log_total),

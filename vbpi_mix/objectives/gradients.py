@@ -85,10 +85,11 @@ References:
 
 from dataclasses import dataclass
 from enum import Enum
+from types import ModuleType
 from typing import Any
 
 from array_api_compat import array_namespace, device
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 
 from vbpi_mix.objectives.bounds import ImportanceWeights, importance_weights, log_sum_exp
 
@@ -181,17 +182,16 @@ def topology_cotangents(
     weights: ImportanceWeights, generator: Int[Any, " sampled"], kind: TopologyGradient
 ) -> Float[Any, "*batch sampled particle denominator"]:
     """Coefficients of d log q_d(tau_sk) in the parameters of component d, for gradient ascent."""
-    xp = array_namespace(weights.log_weights, generator)
-    num_sampled = weights.log_weights.shape[-2]
-    own = _is_generator(weights, generator)[:, None, :]
-    W = weights.normalised[..., None]
-    nothing = xp.zeros_like(W)
+    xp = array_namespace(weights.log_weights)
+    r = weights.responsibilities
+    num_sampled = r.shape[-3]
+    own = _is_generator(xp, r, generator)[:, None, :]
     match kind:
         case TopologyGradient.VIMCO:
-            score = xp.where(own, _learning_signal(weights.log_weights)[..., None], nothing)
-            return (score - W * weights.responsibilities) / num_sampled
+            signal = _learning_signal(xp, weights.log_weights)
+            return (signal[..., None] * own - weights.normalised[..., None] * r) / num_sampled
         case TopologyGradient.REWEIGHTED_WAKE_SLEEP:
-            return xp.where(own, W, nothing) / num_sampled
+            return weights.normalised[..., None] * (own / num_sampled)
         case _:
             raise TypeError(f"expected a TopologyGradient, got {kind!r}")
 
@@ -200,48 +200,47 @@ def branch_cotangents(
     weights: ImportanceWeights, generator: Int[Any, " sampled"], kind: BranchGradient
 ) -> BranchCotangents:
     """Coefficients of the derivatives of log_joint and log q_d(b | tau), for gradient ascent."""
-    xp = array_namespace(weights.log_weights, generator)
+    xp = array_namespace(weights.log_weights)
     r = weights.responsibilities
+    num_sampled, num_particles, num_denominators = r.shape[-3:]
     match kind:
         case BranchGradient.REPARAMETERISED:
-            W = weights.normalised / r.shape[-3]
+            W = weights.normalised / num_sampled
             d_density = -W[..., None] * r
             return BranchCotangents(W, d_density, d_density)
-        case BranchGradient.DOUBLY_REPARAMETERISED:
-            return _doubly_reparameterised(weights, generator)
-        case BranchGradient.PATH:
-            return _path(weights, generator)
-        case BranchGradient.SQUARED_PATH:
-            squared = weights.normalised**2 / r.shape[-3]
+        case BranchGradient.DOUBLY_REPARAMETERISED if num_denominators > 1:
+            return _doubly_reparameterised(xp, weights, generator)
+        case BranchGradient.DOUBLY_REPARAMETERISED | BranchGradient.SQUARED_PATH:
+            squared = weights.normalised**2 / num_sampled
             return BranchCotangents(squared, -squared[..., None] * r, xp.zeros_like(r))
+        case BranchGradient.PATH if num_sampled < num_denominators:
+            uniform = xp.full_like(weights.log_weights, 1.0 / num_particles)
+            r_W = xp.take(r, generator, axis=-1) / num_particles
+            return _collect(xp, weights, generator, uniform, r_W, uniform)
+        case BranchGradient.PATH:
+            uniform = xp.full_like(weights.log_weights, 1.0 / (num_sampled * num_particles))
+            return BranchCotangents(uniform, r / -(num_sampled * num_particles), xp.zeros_like(r))
         case _:
             raise TypeError(f"expected a BranchGradient, got {kind!r}")
 
 
-def _doubly_reparameterised(weights: ImportanceWeights, generator: Int[Any, " sampled"]) -> BranchCotangents:
+def _doubly_reparameterised(
+    xp: ModuleType, weights: ImportanceWeights, generator: Int[Any, " sampled"]
+) -> BranchCotangents:
     """Cotangents with the direct terms of sampled components moved to their own paths."""
-    xp = array_namespace(weights.log_weights, generator)
-    f, r = weights.log_weights, weights.responsibilities
-    # [a, k, s]: how far particle k of component a exceeds the other particles of batch s with its place k
-    # left free.
-    excess = f[..., None] - xp.matrix_transpose(_log_sum_of_others(f))[..., None, :, :]
+    f, W = weights.log_weights, weights.normalised
+    # [a, k, s]: log of how far particle k of a outweighs the particles of batch s other than its k-th.
+    excess = f[..., None] - xp.matrix_transpose(_log_sum_of_others(xp, f))[..., None, :, :]
     nothing = xp.zeros_like(excess)
     W_placed = xp.exp(-xp.logaddexp(nothing, -excess))
-    r_sampled = xp.take(r, generator, axis=-1)
-    r_W = r_sampled * W_placed
-    c = weights.normalised - xp.sum(r_W * xp.exp(-xp.logaddexp(nothing, excess)), axis=-1)
-    return _assemble(weights, generator, c, r_W, weights.normalised)
+    one_minus_W_placed = xp.exp(-xp.logaddexp(nothing, excess))
+    r_W = xp.take(weights.responsibilities, generator, axis=-1) * W_placed
+    c = W - xp.sum(r_W * one_minus_W_placed, axis=-1)
+    return _collect(xp, weights, generator, c, r_W, W)
 
 
-def _path(weights: ImportanceWeights, generator: Int[Any, " sampled"]) -> BranchCotangents:
-    """Cotangents of the K = 1 bound: uniform weights whose derivative is nothing."""
-    xp = array_namespace(weights.log_weights, generator)
-    r = weights.responsibilities
-    uniform = xp.full_like(weights.log_weights, 1.0 / r.shape[-2])
-    return _assemble(weights, generator, uniform, xp.take(r, generator, axis=-1) / r.shape[-2], uniform)
-
-
-def _assemble(
+def _collect(
+    xp: ModuleType,
     weights: ImportanceWeights,
     generator: Int[Any, " sampled"],
     c: Float[Any, "*batch sampled particle"],
@@ -251,51 +250,50 @@ def _assemble(
     """Coefficients of c (d log p - C) - sum_{s in Phi} r_s W(s) (C_s - C), collected for each C_d, over S.
 
     Args:
+        xp: array namespace.
         weights: weights of the step.
         generator: position among the denominators of each sampled component.
         c: coefficient of d log w.
         r_W: r_s W(s) of every particle for every batch s.
         W: weights in the direct terms of denominators that are not sampled.
     """
-    xp = array_namespace(weights.log_weights, generator)
     r = weights.responsibilities
     num_sampled, _, num_denominators = r.shape[-3:]
-    own = xp.astype(_is_generator(weights, generator), r.dtype)
-    # The C inside (d log p - C) and (C_s - C) is shared out by responsibilities; each C_s goes to its own
-    # place.
+    own = _is_generator(xp, r, generator)
+    # Both kinds of C are shared out by responsibilities; each C_s goes to its own place.
     d_path = (xp.sum(r_W, axis=-1) - c)[..., None] * r - xp.matmul(r_W, own)
     if num_sampled == num_denominators:
         d_score = xp.zeros_like(r)
     else:
-        outside = 1.0 - xp.sum(own, axis=0)
-        d_score = W[..., None] * r * (-outside / num_sampled)
+        is_outside = 1.0 - xp.sum(own, axis=0)
+        d_score = W[..., None] * r * (is_outside / -num_sampled)
     return BranchCotangents(c / num_sampled, d_path / num_sampled, d_score)
 
 
 def _is_generator(
-    weights: ImportanceWeights, generator: Int[Any, " sampled"]
-) -> Bool[Any, "sampled denominator"]:
-    """Whether d is the component that generated the particles of s."""
-    r = weights.responsibilities
-    xp = array_namespace(r)
-    return generator[:, None] == xp.arange(r.shape[-1], device=device(r))[None, :]
+    xp: ModuleType, r: Float[Any, "*batch sampled particle denominator"], generator: Int[Any, " sampled"]
+) -> Float[Any, "sampled denominator"]:
+    """One where d is the component that generated the particles of s, else zero."""
+    return xp.astype(generator[:, None] == xp.arange(r.shape[-1], device=device(r)), r.dtype)
 
 
-def _log_sum_of_others(f: Float[Any, "*batch sampled particle"]) -> Float[Any, "*batch sampled particle"]:
+def _log_sum_of_others(
+    xp: ModuleType, f: Float[Any, "*batch sampled particle"]
+) -> Float[Any, "*batch sampled particle"]:
     """Log weight of a batch without particle k, summed afresh: no cancellation; about -1e30 if K = 1."""
-    xp = array_namespace(f)
     left_out = _ABSENT * xp.eye(f.shape[-1], dtype=f.dtype, device=device(f))
     return log_sum_exp(xp, f[..., None, :] + left_out)[..., 0]
 
 
-def _learning_signal(f: Float[Any, "*batch sampled particle"]) -> Float[Any, "*batch sampled particle"]:
+def _learning_signal(
+    xp: ModuleType, f: Float[Any, "*batch sampled particle"]
+) -> Float[Any, "*batch sampled particle"]:
     """L_s - L_{s,-k}: what particle k adds to its component's bound, against a baseline free of it."""
-    xp = array_namespace(f)
     num_sampled, num_particles = f.shape[-2:]
-    if num_particles == 1:
-        if num_sampled == 1:
-            return f
+    if num_particles > 1:
+        others = _log_sum_of_others(xp, f)
+        mean_of_others = (xp.sum(f, axis=-1, keepdims=True) - f) / (num_particles - 1)
+        return xp.logaddexp(others, f) - xp.logaddexp(others, mean_of_others)
+    if num_sampled > 1:
         return f - (xp.sum(f, axis=-2, keepdims=True) - f) / (num_sampled - 1)
-    others = _log_sum_of_others(f)
-    mean_of_others = (xp.sum(f, axis=-1, keepdims=True) - f) / (num_particles - 1)
-    return xp.logaddexp(others, f) - xp.logaddexp(others, mean_of_others)
+    return f
