@@ -56,7 +56,7 @@ class Toy:
             branch_lengths=np.exp(log_lengths),
             log_weights=log_p - (logsumexp(log_q_each, axis=0) - np.log(2)),
             component=component,
-            log_component_weights=log_p - log_q_each[component, np.arange(num_draws)],
+            responsibilities=np.exp(log_q_each - logsumexp(log_q_each, axis=0)).T.copy(),
         )
 
 

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 
 from vbpi_mix.results import comparison
-from vbpi_mix.trees.topology import random_topologies, topologies_from_choices
+from vbpi_mix.trees.summaries import split_table
+from vbpi_mix.trees.topology import topologies_from_choices
 
 
 def five_taxa():
@@ -59,24 +60,12 @@ def test_a_reference_without_mass_is_refused():
         comparison.compare_exact(np.zeros(2), np.log([0.5, 0.5]))
 
 
-def test_split_frequencies_of_a_single_topology_are_one():
-    frequencies = comparison.split_frequencies(random_topologies(70, 1, np.random.default_rng(0)), np.ones(1))
-    assert len(frequencies.probabilities) == 67
-    np.testing.assert_allclose(frequencies.probabilities, 1.0)
-
-
-def test_uniform_topologies_have_the_combinatorial_split_frequencies():
-    # Three of the 15 topologies of five taxa have a given pair as a cherry: each of ten splits has 3/15.
-    frequencies = comparison.split_frequencies(five_taxa(), np.full(15, 2.0))
-    np.testing.assert_allclose(frequencies.probabilities, np.full(10, 0.2))
-    assert frequencies.probabilities.sum() == pytest.approx(2)  # inner branches of each tree
-
-
 def test_split_comparison_by_hand():
     topologies = five_taxa()
-    uniform = comparison.split_frequencies(topologies, np.ones(15))
-    single = comparison.split_frequencies(topologies[:1], np.ones(1))
+    uniform = split_table(topologies, np.ones(15))
+    single = split_table(topologies[:1], np.ones(1))
     result = comparison.compare_splits(uniform, single)
+    # Three of the 15 topologies have a given pair as a cherry, so each of the ten splits has .2 in the first.
     # The two splits of the single tree differ by .8 each, the other eight by .2.
     assert result.num_splits == 10
     assert result.maximum == pytest.approx(0.8)

@@ -6,6 +6,7 @@ from scipy.special import logsumexp
 
 from vbpi_mix.results import correction
 from vbpi_mix.results.correction import CorrectionMethod
+from vbpi_mix.results.draws import PosteriorDraws
 from vbpi_mix.trees.topology import random_topologies
 
 
@@ -136,8 +137,6 @@ def test_resampled_draws_follow_the_corrected_topology_probabilities(make_toy):
 def test_mostly_unique_topologies_are_not_weighted_by_q_twice():
     # 40 equally probable of very many topologies, each drawn once: a posterior that is flat must stay flat.
     rng = np.random.default_rng(0)
-    from vbpi_mix.results.draws import PosteriorDraws
-
     log_q = np.log(rng.dirichlet(np.ones(40))) - 5.0
     topologies = random_topologies(12, 40, rng)
     draws = PosteriorDraws(
@@ -148,6 +147,7 @@ def test_mostly_unique_topologies_are_not_weighted_by_q_twice():
         branch_lengths=np.full((40, 21), 0.1),
         log_weights=np.zeros(40),
         component=np.zeros(40, dtype=np.int64),
+        responsibilities=np.ones((40, 1)),
     )
     np.testing.assert_allclose(correction.correct(draws).topology_probabilities, 1 / 40)
     twice = correction.correct(draws, CorrectionMethod.RAO_BLACKWELLISED).log_topology_probabilities

@@ -124,7 +124,7 @@ def test_a_directory_without_a_run_is_named_so(tmp_path):
     with pytest.raises(RunDirectoryError, match=r"config\.toml is missing"):
         RunDirectory(tmp_path).require_run()
     (tmp_path / "config.toml").write_text("")
-    with pytest.raises(RunDirectoryError, match="stopped before its first checkpoint"):
+    with pytest.raises(RunDirectoryError, match="has not saved its state yet"):
         RunDirectory(tmp_path).require_checkpoint()
 
 

@@ -13,12 +13,13 @@ A trained mixture gives exact probabilities for the reference's topologies, and 
 the rest of 1. Importance-corrected probabilities live on the drawn topologies only.
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float64, Int, Int32
 
-from vbpi_mix.trees.topology import clade_masks
+from vbpi_mix.trees.summaries import SplitTable
 
 
 @dataclass(frozen=True)
@@ -35,19 +36,6 @@ class Agreement:
     coverage: float
     kl: float | None
     total_variation: float
-
-
-@dataclass(frozen=True)
-class SplitFrequencies:
-    """Posterior probabilities of nontrivial splits.
-
-    Attributes:
-        splits: Taxa on the side without the last taxon, as bit masks; sorted.
-        probabilities: Posterior probability of each split.
-    """
-
-    splits: np.ndarray
-    probabilities: Float64[np.ndarray, "split"]
 
 
 @dataclass(frozen=True)
@@ -138,45 +126,27 @@ def match_topologies(
     return np.array([position.get(row.tobytes(), -1) for row in wanted], dtype=np.int64)
 
 
-def split_frequencies(
-    topologies: Int32[np.ndarray, "tree internal 2"], weights: Float64[np.ndarray, "tree"]
-) -> SplitFrequencies:
-    """Probabilities of the nontrivial splits of weighted topologies; the weights are normalised here."""
-    num_taxa = topologies.shape[1] + 2
-    masks = clade_masks(topologies)[:, num_taxa:]
-    num_words = masks.shape[2]
-    splits, index = np.unique(masks.reshape(-1, num_words), axis=0, return_inverse=True)
-    per_split = np.bincount(
-        index.ravel(), weights=np.repeat(weights / weights.sum(), masks.shape[1]), minlength=len(splits)
-    )
-    return SplitFrequencies(splits, per_split)
-
-
-def compare_splits(
-    reference: SplitFrequencies, approximation: SplitFrequencies, minimum: float = 0.1
-) -> SplitAgreement:
-    """Absolute differences between the probabilities of splits.
+def compare_splits(reference: SplitTable, approximation: SplitTable, minimum: float = 0.1) -> SplitAgreement:
+    """Absolute differences between the probabilities of nontrivial splits.
 
     Args:
-        reference: Reference probabilities.
-        approximation: Approximate probabilities.
+        reference: Splits of the reference.
+        approximation: Splits of the approximation, for the same taxa in the same order.
         minimum: Splits are compared where either probability is at least this (0.1 is MrBayes' habit for its
             average standard deviation of split frequencies).
     """
-    reference_of = _by_mask(reference)
-    approximate_of = _by_mask(approximation)
-    differences = [
-        abs(p - q)
-        for mask in reference_of.keys() | approximate_of.keys()
-        if max(p := reference_of.get(mask, 0.0), q := approximate_of.get(mask, 0.0)) >= minimum
-    ]
+    p_of, q_of = _inner_splits(reference), _inner_splits(approximation)
+    pairs = [(p_of.get(mask, 0.0), q_of.get(mask, 0.0)) for mask in p_of.keys() | q_of.keys()]
+    differences = [abs(p - q) for p, q in pairs if max(p, q) >= minimum]
     if not differences:
         return SplitAgreement(maximum=0.0, mean=0.0, num_splits=0)
-    return SplitAgreement(float(max(differences)), float(np.mean(differences)), len(differences))
+    return SplitAgreement(max(differences), math.fsum(differences) / len(differences), len(differences))
 
 
-def _by_mask(frequencies: SplitFrequencies) -> dict[bytes, float]:
+def _inner_splits(table: SplitTable) -> dict[bytes, float]:
+    """Frequencies of the splits that cut off more than one taxon."""
     return {
-        mask.tobytes(): float(p)
-        for mask, p in zip(frequencies.splits, frequencies.probabilities, strict=True)
+        mask.tobytes(): float(frequency)
+        for mask, size, frequency in zip(table.masks, table.sizes, table.frequencies, strict=True)
+        if size > 1
     }

@@ -28,8 +28,8 @@ class PosteriorDraws:
         log_weights: Log importance weight f of each draw, in nats; its likelihood and priors are
             normalised, so that the mean of exp(f) estimates the marginal likelihood.
         component: Component that each draw came from, 0 .. A-1.
-        log_component_weights: log p(Y, tau, log b) - log q_a(tau, log b), a the component of the draw, in
-            nats; None where the densities of single components were not kept.
+        responsibilities: q_a(tau, b) / sum_c q_c(tau, b), the posterior probability of each component given
+            the draw; rows sum to 1.
     """
 
     taxa: tuple[str, ...]
@@ -39,7 +39,7 @@ class PosteriorDraws:
     branch_lengths: Float64[np.ndarray, "draw edge"]
     log_weights: Float64[np.ndarray, "draw"]
     component: Int[np.ndarray, "draw"]
-    log_component_weights: Float64[np.ndarray, "draw"] | None = None
+    responsibilities: Float64[np.ndarray, "draw component"]
 
     def __post_init__(self) -> None:
         num_taxa = len(self.taxa)
@@ -48,8 +48,8 @@ class PosteriorDraws:
                 f"expected {num_taxa - 2} internal nodes and {2 * num_taxa - 3} branch lengths "
                 f"for {num_taxa} taxa, got {self.topologies.shape[1]} and {self.branch_lengths.shape[1]}"
             )
-        counts = np.bincount(self.component)
-        if len(counts) == 0 or np.any(counts != counts[0]):
+        counts = np.bincount(self.component, minlength=self.num_components)
+        if len(counts) != self.num_components or np.any(counts != counts[0]):
             raise ValueError(f"expected the same number of draws from every component, got {counts.tolist()}")
         occurrences = np.bincount(self.topology_index, minlength=len(self.topologies))
         if len(occurrences) != len(self.topologies) or np.any(occurrences == 0):
@@ -71,7 +71,7 @@ class PosteriorDraws:
     @property
     def num_components(self) -> int:
         """Number of components, A."""
-        return int(self.component.max()) + 1
+        return self.responsibilities.shape[1]
 
     def by_component(self, values: Float64[np.ndarray, "draw"]) -> Float64[np.ndarray, "component particle"]:
         """Values of the draws, one row a component, in the order in which the component's draws came."""

@@ -19,7 +19,7 @@ command line.
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float64
+from jaxtyping import Float64, Int
 from scipy.special import logsumexp
 
 LITERATURE_PARTICLES = 1000
@@ -133,15 +133,17 @@ def marginal_log_likelihood(
 
 
 def jensen_shannon_divergence(
-    log_weights: Float64[np.ndarray, "draw"], log_component_weights: Float64[np.ndarray, "draw"]
+    responsibilities: Float64[np.ndarray, "draw component"], component: Int[np.ndarray, "draw"]
 ) -> float:
     """Estimate of the Jensen-Shannon divergence of the components, in nats: between 0 and log A.
 
     (1/A) sum_a E_{q_a}[log q_a - log q], which is MISELBO minus the mean of the components' own ELBOs
-    (Kviman et al. 2022), from stratified draws.
+    (Kviman et al. 2022), from stratified draws: q_a / q = A r_a, r_a the responsibility of the component
+    that made the draw.
 
     Args:
-        log_weights: log p - log q of every draw, q the mixture.
-        log_component_weights: log p - log q_a of every draw, a the component that it came from.
+        responsibilities: Posterior probability of each component given the draw.
+        component: Component that each draw came from.
     """
-    return float(np.mean(log_weights - log_component_weights))
+    num_components = responsibilities.shape[1]
+    return float(np.mean(np.log(num_components * responsibilities[np.arange(len(component)), component])))

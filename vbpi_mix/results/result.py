@@ -50,8 +50,8 @@ class Estimates(_Frozen):
     """Bound with one sample a component (MISELBO)."""
     lower_bound_10: float
     """Bound with ten samples a component."""
-    jensen_shannon: float | None
-    """Jensen-Shannon divergence of the components; None where their single densities were not kept."""
+    jensen_shannon: float
+    """Jensen-Shannon divergence of the components, between 0 and log A."""
     pareto_k: float | None
     """Shape of the weights' upper tail: below 0.7 is good. None: all weights equal, or too few draws."""
     ess: float
@@ -120,9 +120,7 @@ def estimate(
         marginal_log_likelihood=evaluation.marginal_log_likelihood(log_weights, particles_per_component),
         lower_bound_1=evaluation.lower_bound(log_weights, 1),
         lower_bound_10=evaluation.lower_bound(log_weights, 10),
-        jensen_shannon=None
-        if draws.log_component_weights is None
-        else evaluation.jensen_shannon_divergence(draws.log_weights, draws.log_component_weights),
+        jensen_shannon=evaluation.jensen_shannon_divergence(draws.responsibilities, draws.component),
         pareto_k=_finite_pareto_k(draws),
         ess=ess,
         ess_percent=100 * ess / draws.num_draws,

@@ -5,6 +5,7 @@
 ``metrics.jsonl``        one line of training progress a record
 ``checkpoint.pt``        everything that training needs to go on, bit for bit
 ``result.json``          marginal likelihood, bounds, diagnostics, versions (``vbpi_mix.results.result``)
+``posterior.npz``        networks after the refit, corrected topology probabilities
 ``posterior.run1.t``     importance-resampled trees in NEXUS, for MrBayes' ``sumt`` and others
 ``posterior.trprobs``    topologies with posterior probabilities in NEXUS
 ``consensus.con.tre``    majority-rule consensus tree in NEXUS, for FigTree
@@ -52,6 +53,11 @@ class RunDirectory:
     def result(self) -> Path:
         """What the run found."""
         return self.path / "result.json"
+
+    @property
+    def final_posterior(self) -> Path:
+        """Networks after the refit, and corrected topology probabilities, as arrays."""
+        return self.path / "posterior.npz"
 
     @property
     def posterior_trees(self) -> Path:
@@ -110,8 +116,7 @@ class RunDirectory:
         self.require_run()
         if not self.checkpoint.exists():
             raise RunDirectoryError(
-                f"{self.path}: this run stopped before its first checkpoint and cannot be continued; "
-                "start it again with another --out"
+                f"{self.path}: this run has not saved its state yet; continue it with 'vbpi-mix run --resume'"
             )
 
     @contextmanager

@@ -1,0 +1,103 @@
+"""Files that other programs read: the corrected posterior as trees, topologies and a consensus.
+
+The topologies and the consensus come from all weighted draws. The trees are resampled from them in
+proportion to their weights, as the file says in a comment, so that programs that expect a Markov chain's
+equally weighted sample can use them: MrBayes' ``sumt``, TreeAnnotator, DendroPy, R.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float64, Int32
+
+from vbpi_mix.errors import RunDirectoryError
+from vbpi_mix.results.correction import CorrectedPosterior, importance_resample
+from vbpi_mix.results.draws import PosteriorDraws
+from vbpi_mix.results.run_directory import RunDirectory, atomic_write, write_text
+from vbpi_mix.trees.nexus import write_consensus, write_tree_samples, write_trprobs
+from vbpi_mix.trees.summaries import majority_rule_consensus
+
+
+@dataclass(frozen=True)
+class FinalPosterior:
+    """What ``posterior.npz`` holds: the mixture after the refit, and the corrected posterior over topologies.
+
+    Attributes:
+        logits: Logits of the subsplit networks after the refit; the checkpoint has those before.
+        topologies: Distinct canonical topologies drawn.
+        log_topology_probabilities: Log of their corrected probabilities, in nats.
+    """
+
+    logits: Float64[np.ndarray, "component parameter"]
+    topologies: Int32[np.ndarray, "unique internal 2"]
+    log_topology_probabilities: Float64[np.ndarray, "unique"]
+
+
+def write_posterior(
+    directory: RunDirectory,
+    draws: PosteriorDraws,
+    corrected: CorrectedPosterior,
+    num_trees: int,
+    generator: np.random.Generator,
+) -> None:
+    """Write ``posterior.run1.t``, ``posterior.trprobs`` and ``consensus.con.tre``, each whole or not at all.
+
+    Args:
+        directory: The run's directory.
+        draws: Importance draws.
+        corrected: The posterior corrected from them.
+        num_trees: Trees to resample into ``posterior.run1.t``.
+        generator: Source of the resampling's random numbers.
+    """
+    write_text(directory.posterior_trees, resampled_trees(draws, corrected, num_trees, generator))
+    write_text(
+        directory.topology_probabilities,
+        write_trprobs(draws.taxa, draws.topologies, corrected.topology_probabilities),
+    )
+    consensus = majority_rule_consensus(
+        draws.taxa, draws.topologies[draws.topology_index], corrected.draw_weights, draws.branch_lengths
+    )
+    write_text(directory.consensus, write_consensus(consensus))
+
+
+def resampled_trees(
+    draws: PosteriorDraws, corrected: CorrectedPosterior, num_trees: int, generator: np.random.Generator
+) -> str:
+    """NEXUS text of trees resampled in proportion to their importance weights, with replacement."""
+    index = importance_resample(corrected.log_draw_weights, draws.topology_index, num_trees, generator)
+    text = write_tree_samples(
+        draws.taxa, draws.topologies[draws.topology_index[index]], draws.branch_lengths[index]
+    )
+    note = f"[{num_trees} trees, importance-resampled with replacement from {draws.num_draws} weighted draws]"
+    return text.replace("begin trees;", f"{note}\nbegin trees;", 1)
+
+
+def save_final(path: Path, final: FinalPosterior) -> None:
+    """Write ``posterior.npz``, whole or not at all."""
+    with atomic_write(path) as temporary, temporary.open("wb") as file:
+        np.savez_compressed(
+            file,
+            logits=final.logits,
+            topologies=final.topologies,
+            log_topology_probabilities=final.log_topology_probabilities,
+        )
+
+
+def load_final(path: Path) -> FinalPosterior:
+    """Read ``posterior.npz``.
+
+    Raises:
+        RunDirectoryError: It is missing or damaged.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as content:
+            return FinalPosterior(
+                content["logits"], content["topologies"], content["log_topology_probabilities"]
+            )
+    except FileNotFoundError:
+        raise RunDirectoryError(
+            f"{path}: missing, so the run has not finished; finish it with --resume"
+        ) from None
+    except (OSError, ValueError, KeyError) as error:
+        raise RunDirectoryError(f"{path}: cannot be read ({error}); run the analysis again") from None
