@@ -1,10 +1,10 @@
 """NEXUS text of trees, for MrBayes, DendroPy, FigTree and others.
 
-MrBayes 3.2.7 takes names of at most 99 characters made of letters, digits and ``_ . + -``, quoted names in no
-form (found by trying). So any other character is written as ``_uHEX_`` by its Unicode number, and a name that
-would read as holding such a code gets its underscore written so; `plain_name` undoes it, and
-`read_tree_sample` and `read_tree_draws` do so by themselves. To MrBayes the names are those of its matrix, to
-be written the same way.
+MrBayes 3.2.7 takes names of at most 99 characters made of letters, digits and ``_ . + -``, and quoted names
+in no form (found by trying). So any other character is written as ``_uHEX_`` by its Unicode number, and so is
+an underscore that would look like the start of such a code. `plain_name` gives the name back;
+`read_tree_sample` and `read_tree_draws` do that by themselves. For ``sumt`` the matrix that MrBayes has read
+must have the names as written here.
 """
 
 import re
