@@ -132,3 +132,25 @@ def test_gradients_of_any_network_separate_path_and_parameters():
         expected = torch.cat([network.column.grad, network.shared.grad[None]])[i]
         # Central differences: 1e-10 truncation and 1e-16 / 1e-5 rounding, times values of a few hundred.
         assert (difference / 2e-5).item() == pytest.approx(expected.item(), rel=1e-6, abs=1e-7)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("density", list(BranchDensity))
+def test_accelerator_agrees_with_the_host(density):
+    if not torch.cuda.is_available():
+        pytest.fail("the gpu tests need a CUDA device; leave out -m gpu where there is none")
+    parameters, trees, noise = example(density)
+    component, denominators = torch.tensor(COMPONENT_OF_TREE), torch.tensor(DENOMINATORS)
+    cotangents = [torch.tensor(x) for x in np.random.default_rng(1).normal(size=(2, NUM_TREES, 2))]
+    results = []
+    for device in ("cpu", "cuda"):
+        network = TableNetwork(parameters).to(device)
+        there = TreeBatch(trees.children.to(device), trees.feature_index.to(device))
+        draw = draw_with_density(
+            network, there, component.to(device), torch.tensor(noise, device=device), denominators.to(device)
+        )
+        path, score = (x.to(device) for x in cotangents)
+        total = accumulate_gradients(network, draw, path, score, torch.ones_like(draw.cut))
+        results.append([x.detach().cpu().numpy() for x in (draw.log_density, total, network.table.grad)])
+    for host, accelerator in zip(*results, strict=True):
+        np.testing.assert_allclose(accelerator, host, rtol=1e-9, atol=1e-10)

@@ -142,3 +142,29 @@ def test_reparameterised_is_the_derivative_of_the_bound():
     np.testing.assert_allclose(objective.d_log_joint, tensors[0].grad.numpy(), atol=1e-12)
     np.testing.assert_allclose(objective.d_path, tensors[1].grad.numpy(), atol=1e-12)
     np.testing.assert_array_equal(objective.d_score_branch, objective.d_path)
+
+
+@KINDS
+@pytest.mark.parametrize("shape", SHAPES)
+def test_weights_thousands_of_nats_apart_stay_finite(shape, topology, branch):
+    # As at the start of training: one particle carries all the weight, and all others underflow.
+    joint, density, generator = inputs(shape)
+    objective = mixture_objective(1000.0 * (joint + 7000.0), 300.0 * density, generator, topology, branch)
+    for name in FIELDS:
+        assert np.isfinite(getattr(objective, name)).all(), name
+    assert objective.d_log_joint.max() > 0.0
+
+
+@pytest.mark.gpu
+@KINDS
+def test_accelerator_agrees_with_the_host(topology, branch):
+    if not torch.cuda.is_available():
+        pytest.fail("the gpu tests need a CUDA device; leave out -m gpu where there is none")
+    joint, density, generator = inputs((2, 4, 5), infinite=True)
+    ours = mixture_objective(joint, density, generator, topology, branch)
+    tensors = (torch.tensor(x, device="cuda") for x in (joint, density, generator))
+    theirs = mixture_objective(*tensors, topology, branch)
+    for name in FIELDS:
+        value = getattr(theirs, name)
+        assert value.is_cuda, name
+        np.testing.assert_allclose(value.cpu().numpy(), getattr(ours, name), rtol=1e-9, atol=1e-12)

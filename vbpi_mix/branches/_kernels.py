@@ -76,7 +76,8 @@ def _gather(
 ) -> None:
     """Fill work with y - location, log scale and skew of one tree's branches; the padding stays zero."""
     for e in range(rows.shape[0]):
-        i, j, k = rows[e, 0], rows[e, 1], rows[e, 2]
+        # Unsigned, an index needs no test for counting from the end.
+        i, j, k = np.uint32(rows[e, 0]), np.uint32(rows[e, 1]), np.uint32(rows[e, 2])
         work[0, e] = log_lengths[e] - (table[i, 0] + table[j, 0] + table[k, 0])
         work[1, e] = table[i, 1] + table[j, 1] + table[k, 1]
         if skewed:

@@ -8,7 +8,7 @@ name   mixture density      likelihoods  densities    expectation of the bound o
 =====  ===================  ===========  ===========  ========================================================
 A2A    all A, with S = A    A K          A^2 K        the mixture bound (for K = 1, MISELBO)
 S2A    all A                S K          S A K        the same, at every S
-S2S    the S of Phi         S K          S^2 K        at most the same; increasing in S, equal at S = A
+S2S    the S of Phi         S K          S^2 K        for K = 1 at most the same, rising in S to it at S = A
 =====  ===================  ===========  ===========  ========================================================
 
 References:

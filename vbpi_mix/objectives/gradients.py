@@ -21,7 +21,7 @@ REWEIGHTED_WAKE_SLEEP      theta               another objective, the inclusive 
 REPARAMETERISED            phi                 the gradient, every A, S, K and estimator
 DOUBLY_REPARAMETERISED     phi                 the gradient, every A, S, K and estimator; lower variance
 PATH                       phi                 the gradient of the K = 1 bound, every A, S and estimator
-SQUARED_PATH               phi                 the gradient if D = 1; biased for mixtures
+SQUARED_PATH               phi                 the gradient if D = 1, or K = 1 and D = S; else biased
 =========================  ==================  ==============================================================
 
 **VIMCO** (Mnih & Rezende 2016). E[L_s sum_k grad log q_s(tau_sk)] is the score part. Subtracting L_{s,-k}, in
