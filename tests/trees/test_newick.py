@@ -285,3 +285,33 @@ def test_dendropy_recovers_odd_names():
     found = dendropy.Tree.get(data=write_newick(tree), schema="newick", preserve_underscores=True)
     assert sorted(taxon.label for taxon in found.taxon_namespace) == sorted(odd)
     assert re.search(r"'it''s'", write_newick(tree))
+
+
+def test_damaged_texts_are_refused_or_read_as_a_valid_tree():
+    """Random edits of good texts, which must not get past the parser as something else than a tree."""
+    chance = random.Random(1)
+    texts = [
+        "((a:1,'b c':2.5e-1)x:3,(c_d:4 [hi],(e:1,f:1):2):1);",
+        "(((a,b),c),(d,e));",
+        "(a,b,(c,(d,'e')));",
+    ]
+    num_read = num_refused = 0
+    for _ in range(3000):
+        symbols = list(chance.choice(texts))
+        for _ in range(chance.randint(1, 4)):
+            place = chance.randrange(len(symbols))
+            if chance.random() < 0.5:
+                del symbols[place]
+            else:
+                symbols.insert(place, chance.choice("(),:;[]' a1eE.-_é\x00"))
+        try:
+            tree = parse_newick("".join(symbols))
+        except TreeFormatError:
+            num_refused += 1
+        else:
+            validate(tree.children[None])
+            again = parse_newick(write_newick(tree), tree.taxa)
+            np.testing.assert_array_equal(again.children, tree.children)
+            num_read += 1
+    assert num_read > 100
+    assert num_refused > 1000
