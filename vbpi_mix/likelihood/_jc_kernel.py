@@ -25,16 +25,17 @@ place of its message in memory.
 Patterns go in blocks of ``BLOCK`` that fit the fastest cache; within a block come all trees, so that the
 tip data are fetched once a batch.
 
-Scaling: `plan` chooses nodes whose message is multiplied, pattern by pattern, by the power of two that
-brings its largest entry into [1/2, 1). Such a factor multiplies the pattern's stored f as well; the
-exponents are added up and leave through the logarithm. In the pre-order pass the same factor multiplies the
-node's D, which is what differentiation through the scaling amounts to: every U then carries the factors of
-all nodes that are not below it, so that SU SL / f needs no correction.
+Scaling: the message of a node that `choose_scaled` names is multiplied, pattern by pattern, by the power of
+two that brings its largest entry into [1/2, 1). Such a factor multiplies the pattern's stored f as well;
+the exponents are added up and leave through the logarithm. In the pre-order pass the same factor multiplies
+the node's D, which is what differentiation through the scaling amounts to: every U then carries the factors
+of all nodes that are not below it, so that SU SL / f needs no correction.
 """
 
 import numpy as np
 from numba import njit
 
+from vbpi_mix.likelihood._scaling import BAD_LENGTH, BAD_TOPOLOGY, PLANNED, choose_scaled
 from vbpi_mix.likelihood._simd import (
     VECTOR_BYTES,
     broadcast,
@@ -58,72 +59,37 @@ NODE_ROWS = 6
 SITE_ROWS = 2
 """Rows of the block's own workspace: site likelihoods (then weight over likelihood), exponents."""
 
-PLANNED = 0
-BAD_TOPOLOGY = 1
-BAD_LENGTH = 2
-
 
 @njit(cache=True, nogil=True)
 def plan(children, branch_lengths, smallest_exponent, decay, spread, is_scaled, log_range):
     """Branch constants of every tree, and the nodes at which its messages need scaling.
 
-    A lower bound of messages decides, so that no pattern underflows whatever the data: `high` bounds log2
-    of a message's largest entry from below. As m[x] >= spread SL for every x and m[x] <= (decay + spread)
-    SL, the smallest entry is at least ``high + slack``, with slack = log2(spread / (decay + spread)). Of
-    the product of two messages, the largest entry is at least ``high_a + high_b + max(slack_a, slack_b)``
-    and the smallest ``high_a + high_b + slack_a + slack_b``. Where the latter would fall below
-    `smallest_exponent`, the child of the lower bound is scaled, then the other if need be.
-
     Args:
         children: Topologies [tree, internal, 2].
         branch_lengths: Branch lengths [tree, edge].
-        smallest_exponent: Exponent of two above which products of messages must stay (negative).
+        smallest_exponent: See `choose_scaled`.
         decay: Filled with exp(-4t/3) [tree, edge].
         spread: Filled with (1 - exp(-4t/3)) / 4 [tree, edge].
         is_scaled: Filled with True for the internal nodes to scale [tree, internal].
-        log_range: Workspace [2, node].
+        log_range: Workspace [3, node].
 
     Returns:
         A status, and the tree, the internal node or branch, where it is not `PLANNED`.
     """
-    num_trees, num_internal, _ = children.shape
-    num_taxa = num_internal + 2
-    high, slack = log_range[0], log_range[1]
-    for tree in range(num_trees):
-        is_scaled[tree] = False
-        high[:] = np.nan
-        for edge in range(2 * num_taxa - 3):
+    log_most, slack, high = log_range[0], log_range[1], log_range[2]
+    for tree in range(children.shape[0]):
+        for edge in range(branch_lengths.shape[1]):
             length = branch_lengths[tree, edge]
             if not 0.0 <= length < np.inf:
                 return BAD_LENGTH, tree, edge
             one_minus_decay = -np.expm1(-4.0 / 3.0 * length)
             decay[tree, edge] = 1.0 - one_minus_decay
             spread[tree, edge] = 0.25 * one_minus_decay
-            most = 1.0 - 0.75 * one_minus_decay
-            slack[edge] = np.log2(0.25 * one_minus_decay / most)
-            if edge < num_taxa:
-                high[edge] = np.log2(most)
-        for i in range(num_internal):
-            a, b = children[tree, i, 0], children[tree, i, 1]
-            node = num_taxa + i
-            is_top = i == num_internal - 1
-            if a < 0 or b < 0 or a >= node or b >= node or a == b or a == num_taxa - 1 or b == num_taxa - 1:
-                return BAD_TOPOLOGY, tree, i
-            if np.isnan(high[a]) or np.isnan(high[b]):
-                return BAD_TOPOLOGY, tree, i
-            above = high[num_taxa - 1] + slack[num_taxa - 1] if is_top else 0.0
-            is_first_lower = high[a] + slack[a] <= high[b] + slack[b]
-            for child in (a, b) if is_first_lower else (b, a):
-                if above + high[a] + slack[a] + high[b] + slack[b] >= smallest_exponent:
-                    break
-                if child >= num_taxa:
-                    is_scaled[tree, child - num_taxa] = True
-                    high[child] = -1.0
-            if not is_top:
-                most = 1.0 - 3.0 * spread[tree, node]
-                high[node] = np.log2(most) + high[a] + high[b] + max(slack[a], slack[b])
-            high[a] = np.nan
-            high[b] = np.nan
+            log_most[edge] = np.log2(1.0 - 0.75 * one_minus_decay)
+            slack[edge] = np.log2(0.25 * one_minus_decay) - log_most[edge]
+        fault = choose_scaled(children[tree], log_most, slack, smallest_exponent, high, is_scaled[tree])
+        if fault >= 0:
+            return BAD_TOPOLOGY, tree, fault
     return PLANNED, 0, 0
 
 

@@ -11,11 +11,15 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 
 import numpy as np
+from jaxtyping import Float64
 
 from vbpi_mix.errors import NonFiniteError
+from vbpi_mix.likelihood import _general_kernel as general_kernel
 from vbpi_mix.likelihood import _jc_kernel as jc_kernel
+from vbpi_mix.likelihood._scaling import BAD_TOPOLOGY, PLANNED
 from vbpi_mix.likelihood.base import LogLikelihoods
 from vbpi_mix.likelihood.layout import leaf_rows, weight_rows
+from vbpi_mix.likelihood.models import SubstitutionModel
 from vbpi_mix.patterns import SitePatterns
 from vbpi_mix.shapes import BranchLengths, Topologies
 
@@ -40,7 +44,7 @@ class CompiledJC69Likelihood:
             for _ in self._workers.shares
         ]
         self._sites = [np.empty((jc_kernel.SITE_ROWS, jc_kernel.BLOCK), dtype) for _ in self._workers.shares]
-        self._log_range = np.empty((2, 2 * num_internal + 2))
+        self._log_range = np.empty((3, 2 * num_internal + 2))
         self._allocate(0)
 
     def value(
@@ -114,6 +118,140 @@ class CompiledJC69Likelihood:
         jc_kernel.collect(self._total_weight, self._block_values, self._block_ratios, value, derivatives)
 
 
+class CompiledGeneralLikelihood:
+    """Compiled likelihood under any `SubstitutionModel`; satisfies `TreeLikelihood`."""
+
+    def __init__(
+        self, patterns: SitePatterns, model: SubstitutionModel, *, threads: int = 1, dtype: str = "float64"
+    ) -> None:
+        self._num_taxa = patterns.num_taxa
+        self._dtype = dtype
+        self._model = model
+        self._eigen = model.eigen_system()
+        self._root_weights = np.outer(model.category_weights, model.frequencies).astype(dtype)
+        self._tips = leaf_rows(patterns, general_kernel.BLOCK, dtype)
+        self._weights = weight_rows(patterns, general_kernel.BLOCK, dtype)
+        self._workers = Workers(threads, self._tips.shape[0])
+        num_nodes, num_internal, block = 2 * self._num_taxa - 2, self._num_taxa - 2, general_kernel.BLOCK
+        node_shape = (num_nodes, model.num_categories, general_kernel.NODE_ROWS, block)
+        self._workspaces = [
+            (
+                np.empty(node_shape, dtype),
+                np.empty((num_internal, block), dtype),
+                np.empty((general_kernel.SITE_ROWS, block), dtype),
+            )
+            for _ in self._workers.shares
+        ]
+        self._log_range = np.empty((3, num_nodes))
+        self._spectrum = np.empty((2, 4))
+        self._allocate(0)
+
+    def value(
+        self, children: Topologies, branch_lengths: BranchLengths, *, out: LogLikelihoods | None = None
+    ) -> LogLikelihoods:
+        """Log-likelihood of every tree: see `TreeLikelihood.value`."""
+        log_likelihood = np.empty(children.shape[0]) if out is None else out
+        self._run(children, branch_lengths, log_likelihood, None, None)
+        return log_likelihood
+
+    def value_and_gradient(
+        self,
+        children: Topologies,
+        branch_lengths: BranchLengths,
+        *,
+        out: tuple[LogLikelihoods, BranchLengths] | None = None,
+    ) -> tuple[LogLikelihoods, BranchLengths]:
+        """Log-likelihood of every tree and its branch gradient: see `TreeLikelihood.value_and_gradient`."""
+        if out is None:
+            out = np.empty(children.shape[0]), np.empty_like(branch_lengths)
+        self._run(children, branch_lengths, *out, None)
+        return out
+
+    def transition_cotangents(
+        self, children: Topologies, branch_lengths: BranchLengths
+    ) -> Float64[np.ndarray, "tree edge category 4 4"]:
+        """Derivatives of every tree's log-likelihood with respect to all entries of all transition matrices.
+
+        By the chain rule they give the derivative with respect to anything the matrices depend on: a
+        model's parameters or rates. The root frequencies and the category weights act elsewhere too. Runs
+        on one thread.
+
+        Args:
+            children: Topologies, as defined in `vbpi_mix.trees.topology`.
+            branch_lengths: Expected substitutions per site.
+
+        Returns:
+            Derivatives in nats per unit of probability; not defined for trees of likelihood zero.
+        """
+        value, gradient = np.empty(children.shape[0]), np.empty_like(branch_lengths)
+        cotangents = np.zeros((*branch_lengths.shape, self._model.num_categories, 4, 4))
+        self._run(children, branch_lengths, value, gradient, cotangents)
+        return cotangents
+
+    def _allocate(self, num_trees: int) -> None:
+        """Make buffers for a batch of so many trees."""
+        num_edges, num_blocks = 2 * self._num_taxa - 3, self._tips.shape[0]
+        matrices = (num_trees, num_edges, self._model.num_categories, 4, 4)
+        self._num_trees = num_trees
+        self._transitions = np.empty(matrices, self._dtype)
+        self._derivatives = np.empty(matrices)
+        self._is_scaled = np.empty((num_trees, self._num_taxa - 2), np.bool_)
+        self._block_values = np.empty((num_blocks, num_trees))
+        self._block_gradients = np.empty((num_blocks, num_trees, num_edges))
+        self._no_gradient = np.empty((0, num_edges))
+        self._no_cotangents = np.empty((1, *matrices[1:]))
+
+    def _run(
+        self,
+        children: np.ndarray,
+        branch_lengths: np.ndarray,
+        value: np.ndarray,
+        gradient: np.ndarray | None,
+        cotangents: np.ndarray | None,
+    ) -> None:
+        check_shapes(self._num_taxa, children, branch_lengths, value, gradient)
+        if children.shape[0] != self._num_trees:
+            self._allocate(children.shape[0])
+        fault = general_kernel.plan(
+            children,
+            branch_lengths,
+            SMALLEST_EXPONENT[self._dtype],
+            *self._eigen,
+            self._model.category_rates,
+            self._transitions,
+            self._derivatives,
+            self._is_scaled,
+            self._log_range,
+            self._spectrum,
+        )
+        check_plan(fault, children, branch_lengths)
+
+        def accumulate(worker: int, blocks: tuple[int, int]) -> None:
+            general_kernel.accumulate(
+                blocks,
+                self._tips,
+                self._weights,
+                children,
+                self._root_weights,
+                self._transitions,
+                self._derivatives,
+                self._is_scaled,
+                *self._workspaces[worker],
+                gradient is not None,
+                self._block_values,
+                self._block_gradients,
+                self._no_cotangents if cotangents is None else cotangents,
+                cotangents is not None,
+            )
+
+        if cotangents is None:
+            self._workers.run(accumulate)
+        else:
+            accumulate(0, (0, self._tips.shape[0]))
+        derivatives = self._no_gradient if gradient is None else gradient
+        general_kernel.collect(self._block_values, self._block_gradients, value, derivatives)
+
+
 class Workers:
     """Threads that share the blocks of patterns.
 
@@ -179,9 +317,9 @@ def check_plan(fault: tuple[int, int, int], children: np.ndarray, branch_lengths
         NonFiniteError: A branch length is not finite.
     """
     status, tree, index = fault
-    if status == jc_kernel.PLANNED:
+    if status == PLANNED:
         return
-    if status == jc_kernel.BAD_TOPOLOGY:
+    if status == BAD_TOPOLOGY:
         raise ValueError(
             f"Tree {tree}: the children {children[tree, index].tolist()} of internal node {index} (of "
             f"{children.shape[1]}) are out of range, come after it or have another "
