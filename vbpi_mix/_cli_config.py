@@ -79,7 +79,11 @@ def resolve_config(
     merged: dict[str, Any] = {}
     for layer in [*layers, settings]:
         merged = _merge(merged, layer)
-    return _validated(merged, "the options" if file is None else str(file))
+    if not merged.get("data"):
+        raise ConfigurationError(
+            "expected an alignment file, or a bundled data set with --dataset, got neither"
+        )
+    return _validated(merged, None if file is None else str(file))
 
 
 def refuse_changes(config: RunConfig, settings: Mapping[str, Any]) -> None:
@@ -122,11 +126,12 @@ def _read_toml(path: Path) -> dict[str, Any]:
         raise ConfigurationError(f"{path}: expected a configuration in TOML: {error}") from None
 
 
-def _validated(content: Mapping[str, Any], source: str) -> RunConfig:
+def _validated(content: Mapping[str, Any], source: str | None) -> RunConfig:
     try:
         return RunConfig.model_validate(content)
     except ValidationError as error:
-        raise ConfigurationError(f"{source}: " + "; ".join(map(_explain, error.errors()))) from None
+        faults = "; ".join(map(_explain, error.errors()))
+        raise ConfigurationError(faults if source is None else f"{source}: {faults}") from None
 
 
 def _explain(error: Any) -> str:

@@ -17,6 +17,7 @@ def run_result(draws):
     estimates = result.estimate(draws, correction.correct(draws))
     return result.RunResult(
         **estimates.model_dump(),
+        refit=None,
         seconds=result.Seconds(support=1.0, training=2.5, evaluation=0.5),
         iterations=100,
         ms_per_iteration=1.25,
@@ -24,11 +25,13 @@ def run_result(draws):
         versions=result.versions(),
         provenance=result.Provenance(
             command=["vbpi-mix", "run"],
-            alignment="DS1",
-            alignment_sha256="0" * 64,
+            data="DS1",
+            data_sha256="0" * 64,
+            support="trees.nex",
             num_taxa=6,
             num_sites=20,
             num_patterns=9,
+            num_parameters=40,
             device="cpu",
             threads=1,
             platform="Linux",

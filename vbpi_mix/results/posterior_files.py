@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float64, Int32
+from jaxtyping import Float64, Int, Int32
 
 from vbpi_mix.errors import RunDirectoryError
 from vbpi_mix.results.correction import CorrectedPosterior, importance_resample
@@ -50,7 +50,8 @@ def write_posterior(
         num_trees: Trees to resample into ``posterior.run1.t``.
         generator: Source of the resampling's random numbers.
     """
-    write_text(directory.posterior_trees, resampled_trees(draws, corrected, num_trees, generator))
+    resampled = importance_resample(corrected.log_draw_weights, draws.topology_index, num_trees, generator)
+    write_text(directory.posterior_trees, resampled_nexus(draws, resampled))
     write_text(
         directory.topology_probabilities,
         write_trprobs(draws.taxa, draws.topologies, corrected.topology_probabilities),
@@ -61,15 +62,14 @@ def write_posterior(
     write_text(directory.consensus, write_consensus(consensus))
 
 
-def resampled_trees(
-    draws: PosteriorDraws, corrected: CorrectedPosterior, num_trees: int, generator: np.random.Generator
-) -> str:
-    """NEXUS text of trees resampled in proportion to their importance weights, with replacement."""
-    index = importance_resample(corrected.log_draw_weights, draws.topology_index, num_trees, generator)
+def resampled_nexus(draws: PosteriorDraws, index: Int[np.ndarray, "resampled"]) -> str:
+    """NEXUS text of resampled draws, given by their indices; a comment says what they are."""
     text = write_tree_samples(
         draws.taxa, draws.topologies[draws.topology_index[index]], draws.branch_lengths[index]
     )
-    note = f"[{num_trees} trees, importance-resampled with replacement from {draws.num_draws} weighted draws]"
+    note = (
+        f"[{len(index)} trees, importance-resampled with replacement from {draws.num_draws} weighted draws]"
+    )
     return text.replace("begin trees;", f"{note}\nbegin trees;", 1)
 
 

@@ -11,6 +11,7 @@ from vbpi_mix.results import correction, diagnostics, evaluation
 from vbpi_mix.results.correction import CorrectedPosterior
 from vbpi_mix.results.draws import PosteriorDraws
 from vbpi_mix.results.evaluation import MarginalLogLikelihood
+from vbpi_mix.results.refit import RefitChoice
 from vbpi_mix.results.run_directory import to_json, write_text
 
 PACKAGES = ("vbpi-mix", "numpy", "scipy", "numba", "torch", "arviz-stats", "dendropy", "biopython")
@@ -76,11 +77,17 @@ class Provenance(_Frozen):
     """What a run was made from and with."""
 
     command: list[str]
-    alignment: str
-    alignment_sha256: str
+    data: str
+    """Data set, or alignment file."""
+    data_sha256: str
+    """Of the taxa, site patterns and pattern weights."""
+    support: str
+    """Where the support's trees come from."""
     num_taxa: int
     num_sites: int
     num_patterns: int
+    num_parameters: int
+    """Logits of a subsplit network."""
     device: str
     threads: int
     platform: str
@@ -89,10 +96,12 @@ class Provenance(_Frozen):
 class RunResult(Estimates):
     """All of ``result.json``."""
 
+    refit: RefitChoice | None
+    """Which refit of the subsplit networks was kept; None where none was asked for."""
     seconds: Seconds
     iterations: int
     ms_per_iteration: float
-    """Training time of one iteration, in milliseconds, compilation left out where the loop reports it."""
+    """Training time of one iteration, in milliseconds: the median over the lines of metrics.jsonl."""
     seed: int
     versions: dict[str, str]
     provenance: Provenance

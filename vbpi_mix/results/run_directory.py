@@ -179,6 +179,22 @@ def write_text(path: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
+def write_new_text(path: Path, text: str) -> None:
+    """Write a text file where there is none yet.
+
+    Raises:
+        RunDirectoryError: There is one, or it cannot be written.
+    """
+    if path.exists():
+        raise RunDirectoryError(f"{path}: exists already and is not overwritten; choose another name")
+    try:
+        write_text(path, text)
+    except OSError as error:
+        raise RunDirectoryError(
+            f"{path}: cannot be written ({error.strerror}); choose another name"
+        ) from None
+
+
 def to_json(value: Any, indent: int | None = None) -> str:
     """JSON text of plain values.
 

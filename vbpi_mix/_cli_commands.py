@@ -1,0 +1,244 @@
+"""The commands other than ``run``: on a finished run's directory, or on data alone."""
+
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vbpi_mix.alignment import Alignment, read_alignment
+from vbpi_mix.datasets import dataset_info, dataset_names, load_dataset
+from vbpi_mix.errors import AlignmentError, TreeFormatError
+from vbpi_mix.likelihood.base import make_likelihood
+from vbpi_mix.likelihood.models import jc69
+from vbpi_mix.patterns import compress
+from vbpi_mix.results import analysis
+from vbpi_mix.results.comparison import Agreement, compare_drawn, compare_exact, compare_splits
+from vbpi_mix.results.correction import correct, importance_resample
+from vbpi_mix.results.posterior_files import load_final, resampled_nexus
+from vbpi_mix.results.result import Estimates, estimate
+from vbpi_mix.results.run_directory import RunDirectory
+from vbpi_mix.results.sampling import draw_posterior
+from vbpi_mix.sbn.network import SubsplitNetworks
+from vbpi_mix.seeding import RandomStreams
+from vbpi_mix.training.checkpoint import Checkpoint
+from vbpi_mix.training.mixture import Mixture
+from vbpi_mix.trees.newick import newick_texts, parse_newick, quoted
+from vbpi_mix.trees.samples import read_tree_draws, read_tree_sample
+from vbpi_mix.trees.summaries import split_table
+from vbpi_mix.trees.topology import Tree, clade_masks
+
+
+@dataclass(frozen=True)
+class SampledTrees:
+    """Trees resampled from a run's posterior.
+
+    Attributes:
+        nexus: NEXUS text of the trees.
+        newick: Newick text of each tree.
+        summary: Where they come from, as plain values.
+    """
+
+    nexus: str
+    newick: list[str]
+    summary: dict[str, Any]
+
+
+def list_datasets() -> list[dict[str, Any]]:
+    """What there is to know about each bundled data set, as plain values."""
+    kept = ("name", "num_taxa", "num_sites", "num_patterns", "num_support_trees", "num_support_topologies")
+    more = ("treebase_id", "support_program", "citation")
+    return [{key: getattr(dataset_info(name), key) for key in kept + more} for name in dataset_names()]
+
+
+def read_named_data(data: str) -> Alignment:
+    """Alignment of a file or, where there is no such file, of the bundled data set of that name.
+
+    Raises:
+        AlignmentError: There is neither.
+    """
+    if not Path(data).exists() and data.upper() in dataset_names():
+        return load_dataset(data)
+    if not Path(data).exists():
+        raise AlignmentError(
+            f"{data}: no such file, and no bundled data set ({', '.join(dataset_names())}) of that name"
+        )
+    return read_alignment(data)
+
+
+def log_likelihood(data: str, tree: str, with_gradient: bool) -> dict[str, Any]:
+    """Log-likelihood of a tree under JC69 in nats, with its derivatives if wanted, as plain values.
+
+    Raises:
+        VbpiMixError: Data or tree cannot be read or do not fit each other.
+    """
+    alignment = read_named_data(data)
+    one = _read_tree(tree, alignment.taxa)
+    assert one.branch_lengths is not None  # the reader has seen to it
+    likelihood = make_likelihood(compress(alignment), jc69())
+    children, branch_lengths = one.children[None], one.branch_lengths[None]
+    if not with_gradient:
+        return {"log_likelihood": float(likelihood.value(children, branch_lengths)[0])}
+    value, gradient = likelihood.value_and_gradient(children, branch_lengths)
+    return {
+        "log_likelihood": float(value[0]),
+        "gradient": gradient[0].tolist(),
+        "branches": [
+            {"taxa": taxa, "length": length}
+            for taxa, length in zip(_taxa_below(one), one.branch_lengths.tolist(), strict=True)
+        ],
+    }
+
+
+def evaluate(
+    run: Path, repeats: int | None, samples: int | None, per_component: bool, seed: int | None
+) -> Estimates:
+    """Estimates from fresh draws of a run's final mixture.
+
+    Args:
+        run: The run's directory.
+        repeats: Repeats of the marginal likelihood; None: as the run.
+        samples: Likelihood evaluations of a repeat; None: as the run.
+        per_component: Whether every component has so many, instead of all together.
+        seed: Seed of the draws; None: the run's.
+    """
+    checkpoint, mixture = _open(run)
+    settings = {"repeats": repeats, "samples": samples}
+    evaluation = checkpoint.config.evaluation.model_copy(
+        update={key: value for key, value in settings.items() if value is not None}
+    )
+    checkpoint = replace(checkpoint, config=checkpoint.config.model_copy(update={"evaluation": evaluation}))
+    particles = evaluation.samples if per_component else analysis.particles_per_component(checkpoint.config)
+    draws = draw_posterior(
+        mixture,
+        analysis.likelihood_of(checkpoint),
+        analysis.branch_prior_of(checkpoint.config),
+        max(analysis.MIN_DRAWS, evaluation.repeats * particles),
+        _generator(checkpoint, seed),
+    )
+    return estimate(draws, correct(draws), particles)
+
+
+def compare(run: Path, reference_path: Path, burn_in: float) -> dict[str, Any]:
+    """Agreement of a run's posterior over topologies with a reference, as plain values.
+
+    Returns:
+        ``coverage``, ``kl`` and ``total_variation``, each for the mixture as trained (``raw``), after the
+        refit (``refitted``) and corrected by importance weights (``corrected``); the latter two are None
+        where the run has not finished or was not to be refitted. ``splits`` compares the corrected split
+        probabilities.
+    """
+    directory = RunDirectory(run)
+    directory.require_checkpoint()
+    checkpoint = Checkpoint.load(directory.checkpoint)
+    mixture = checkpoint.state.mixture
+    reference = read_tree_sample(reference_path, checkpoint.patterns.taxa, burn_in=burn_in)
+    agreements: dict[str, Agreement | None] = {"raw": None, "refitted": None, "corrected": None}
+    agreements["raw"] = compare_exact(
+        reference.weights, mixture.networks.log_mixture_probability_of(reference.children)
+    )
+    splits = None
+    if directory.final_posterior.exists():
+        final = load_final(directory.final_posterior)
+        if checkpoint.config.evaluation.refit:
+            networks = SubsplitNetworks.from_logits(mixture.support, final.logits)
+            agreements["refitted"] = compare_exact(
+                reference.weights, networks.log_mixture_probability_of(reference.children)
+            )
+        agreements["corrected"] = compare_drawn(
+            reference.children, reference.weights, final.topologies, final.log_topology_probabilities
+        )
+        splits = asdict(
+            compare_splits(
+                split_table(reference.children, reference.weights),
+                split_table(final.topologies, np.exp(final.log_topology_probabilities)),
+            )
+        )
+    return {
+        **{
+            measure: {name: a and getattr(a, measure) for name, a in agreements.items()}
+            for measure in ("coverage", "kl", "total_variation")
+        },
+        "splits": splits,
+        "reference": str(reference_path),
+        "num_topologies": len(reference.children),
+    }
+
+
+def sample(run: Path, num_trees: int, seed: int | None) -> SampledTrees:
+    """Trees resampled from as many fresh draws of a run's final mixture as its evaluation takes."""
+    checkpoint, mixture = _open(run)
+    config, generator = checkpoint.config, _generator(checkpoint, seed)
+    per_component = config.evaluation.repeats * analysis.particles_per_component(config)
+    draws = draw_posterior(
+        mixture,
+        analysis.likelihood_of(checkpoint),
+        analysis.branch_prior_of(config),
+        max(analysis.MIN_DRAWS, per_component),
+        generator,
+    )
+    corrected = correct(draws)
+    resampled = importance_resample(corrected.log_draw_weights, draws.topology_index, num_trees, generator)
+    children = draws.topologies[draws.topology_index[resampled]]
+    lengths = draws.branch_lengths[resampled]
+    estimates = estimate(draws, corrected)
+    return SampledTrees(
+        nexus=resampled_nexus(draws, resampled),
+        newick=list(newick_texts(children, lengths, [quoted(name) for name in draws.taxa])),
+        summary={
+            "taxa": list(draws.taxa),
+            "num_draws": draws.num_draws,
+            "ess": estimates.ess,
+            "pareto_k": estimates.pareto_k,
+        },
+    )
+
+
+def _open(run: Path) -> tuple[Checkpoint, Mixture]:
+    """Checkpoint of a finished run and its mixture after the refit.
+
+    Raises:
+        RunDirectoryError: There is no run, or it has not finished.
+    """
+    directory = RunDirectory(run)
+    directory.require_checkpoint()
+    final = load_final(directory.final_posterior)
+    checkpoint = Checkpoint.load(directory.checkpoint)
+    mixture = checkpoint.state.mixture
+    return checkpoint, Mixture(SubsplitNetworks.from_logits(mixture.support, final.logits), mixture.branches)
+
+
+def _generator(checkpoint: Checkpoint, seed: int | None) -> np.random.Generator:
+    """Generator of a command's draws: the run's evaluation stream from its start, or that of another seed."""
+    return RandomStreams.from_seed(checkpoint.config.seed if seed is None else seed).evaluation
+
+
+def _read_tree(tree: str, taxa: tuple[str, ...]) -> Tree:
+    """The tree that Newick text, or a file with one tree, holds.
+
+    Raises:
+        TreeFormatError: It cannot be read, there are more trees, or branch lengths are missing.
+    """
+    if tree.lstrip().startswith("("):
+        one = parse_newick(tree, taxa)
+        source = "the tree given"
+    else:
+        draws = read_tree_draws(tree, taxa)
+        source = tree
+        if len(draws.children) != 1:
+            raise TreeFormatError(f"{tree}: expected one tree, found {len(draws.children)}; keep one of them")
+        lengths = None if draws.branch_lengths is None else draws.branch_lengths[0]
+        one = Tree(taxa, draws.children[0], lengths)
+    if one.branch_lengths is None:
+        raise TreeFormatError(
+            f"{source}: expected a length on every branch, such as (A:0.1,B:0.2,...); add the branch lengths"
+        )
+    return one
+
+
+def _taxa_below(tree: Tree) -> list[list[str]]:
+    """Taxa that each branch cuts off: those on the side without the last taxon."""
+    masks = clade_masks(tree.children[None])[0]
+    return [
+        [name for i, name in enumerate(tree.taxa) if int(mask[i // 64]) >> (i % 64) & 1] for mask in masks
+    ]

@@ -1,0 +1,120 @@
+"""Results as text for people."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from vbpi_mix._cli_progress import duration
+from vbpi_mix.results.diagnostics import PARETO_K_GOOD
+from vbpi_mix.results.result import Estimates, RunResult
+from vbpi_mix.results.run_directory import RunDirectory
+
+
+def run_report(result: RunResult, out: Path) -> str:
+    """Summary of a run and where its files are."""
+    seconds = result.seconds
+    directory = RunDirectory(out)
+    files = (
+        directory.result,
+        directory.posterior_trees,
+        directory.topology_probabilities,
+        directory.consensus,
+    )
+    return "\n".join(
+        [
+            estimates_report(result),
+            f"time                       {duration(seconds.support)} support, "
+            f"{duration(seconds.training)} training ({result.iterations:,} iterations of "
+            f"{result.ms_per_iteration:.2f} ms), {duration(seconds.evaluation)} evaluation",
+            "files                      " + ", ".join(str(file) for file in files),
+        ]
+    )
+
+
+def estimates_report(estimates: Estimates) -> str:
+    """Marginal likelihood, bounds and diagnostics, with a judgement of the latter."""
+    marginal = estimates.marginal_log_likelihood
+    topologies = estimates.topologies
+    lines = [
+        f"log marginal likelihood    {marginal.mean:.3f} (standard deviation {marginal.std:.3f} over "
+        f"{marginal.num_repeats} repeats of {marginal.evaluations_per_repeat} samples)",
+        f"  pooled over all draws    {marginal.pooled:.3f} (standard error {marginal.standard_error:.3f})",
+        f"lower bounds               {estimates.lower_bound_1:.3f} (1 sample), "
+        f"{estimates.lower_bound_10:.3f} (10 samples)",
+        f"effective sample size      {estimates.ess:,.0f} of {estimates.num_draws:,} draws "
+        f"({estimates.ess_percent:.1f}%)",
+        f"Pareto k-hat               {_judged(estimates.pareto_k)}",
+        f"topologies                 {topologies.distinct:,} drawn, holding "
+        f"{100 * topologies.drawn_mass:.2f}% of the mixture; posterior {topologies.correction.value}",
+    ]
+    if len(estimates.components.weight_share) > 1:
+        shares = ", ".join(f"{100 * share:.1f}%" for share in estimates.components.weight_share)
+        lines.append(
+            f"components                 weight shares {shares}; "
+            f"Jensen-Shannon divergence {estimates.jensen_shannon:.3f}"
+        )
+    return "\n".join(lines)
+
+
+def likelihood_report(result: dict[str, Any]) -> str:
+    """Log-likelihood, and a line for each branch where there are derivatives."""
+    lines = [f"{result['log_likelihood']:.6f}"]
+    if "gradient" in result:
+        lines.append("derivative\tlength\ttaxa")
+        for derivative, branch in zip(result["gradient"], result["branches"], strict=True):
+            lines.append(f"{derivative:.6f}\t{branch['length']:.6g}\t{','.join(branch['taxa'])}")
+    return "\n".join(lines)
+
+
+def comparison_report(result: dict[str, Any]) -> str:
+    """One line for each version of the run's posterior."""
+    rows: list[Sequence[str]] = [("", "coverage", "KL (covered)", "total variation")]
+    for name in ("raw", "refitted", "corrected"):
+        values = [result[measure][name] for measure in ("coverage", "kl", "total_variation")]
+        rows.append((name, *("-" if value is None else f"{value:.5f}" for value in values)))
+    lines = [_table(rows)]
+    if result["splits"] is not None:
+        splits = result["splits"]
+        lines.append(
+            f"split probabilities, corrected: largest difference {splits['maximum']:.4f}, "
+            f"mean {splits['mean']:.4f} over {splits['num_splits']} splits of probability 0.1 or more"
+        )
+    return "\n".join(lines)
+
+
+def datasets_report(content: list[dict[str, Any]]) -> str:
+    """A table of the bundled data sets."""
+    rows: list[Sequence[str]] = [("name", "taxa", "sites", "patterns", "support trees", "TreeBASE", "source")]
+    for entry in content:
+        rows.append(
+            (
+                entry["name"],
+                str(entry["num_taxa"]),
+                str(entry["num_sites"]),
+                str(entry["num_patterns"]),
+                f"{entry['num_support_trees']:,}",
+                entry["treebase_id"],
+                entry["citation"].split(".")[0],
+            )
+        )
+    return _table(rows)
+
+
+def _judged(pareto_k: float | None) -> str:
+    """k-hat and what it means."""
+    if pareto_k is None:
+        return "none: all weights are equal, or there are too few draws"
+    if pareto_k < PARETO_K_GOOD:
+        return f"{pareto_k:.2f} (good: below {PARETO_K_GOOD})"
+    return (
+        f"{pareto_k:.2f} (NOT below {PARETO_K_GOOD}: a few draws dominate, do not rely on these figures; "
+        "train longer, or with more components)"
+    )
+
+
+def _table(rows: list[Sequence[str]]) -> str:
+    """Rows with columns aligned to the left."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    )

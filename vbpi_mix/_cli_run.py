@@ -1,0 +1,278 @@
+"""The command ``vbpi-mix run``: a new or continued run from its first step to its files."""
+
+import platform
+import shlex
+import signal
+import statistics
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from vbpi_mix._cli_config import (
+    read_config,
+    refuse_changes,
+    resolve_config,
+    settings_of_options,
+    write_config,
+)
+from vbpi_mix._cli_progress import Progress, duration, show_progress
+from vbpi_mix.errors import ConfigurationError, NonFiniteError
+from vbpi_mix.results import analysis
+from vbpi_mix.results.posterior_files import FinalPosterior, save_final, write_posterior
+from vbpi_mix.results.result import (
+    Provenance,
+    RunResult,
+    Seconds,
+    estimate,
+    read_result,
+    versions,
+    write_result,
+)
+from vbpi_mix.results.run_directory import (
+    RunDirectory,
+    append_json_line,
+    atomic_write,
+    read_json_lines,
+    to_json,
+    write_text,
+)
+from vbpi_mix.training.checkpoint import Checkpoint
+from vbpi_mix.training.config import RunConfig
+from vbpi_mix.training.loop import train
+
+
+class InterruptedRunError(Exception):
+    """A signal asked the run to stop."""
+
+    def __init__(self, signal_number: int) -> None:
+        super().__init__(signal.Signals(signal_number).name)
+        self.signal_number = signal_number
+
+
+class Interruption:
+    """SIGINT and SIGTERM as requests to stop: at once, but during training only after a checkpoint."""
+
+    def __init__(self) -> None:
+        self.signal_number: int | None = None
+        self._is_deferred = False
+
+    @contextmanager
+    def handled(self) -> Iterator[None]:
+        """Handle the two signals until the block ends."""
+        numbers = (signal.SIGINT, signal.SIGTERM)
+        before = {number: signal.signal(number, self._receive) for number in numbers}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    @contextmanager
+    def deferred(self) -> Iterator[None]:
+        """Let the first signal only be noted; a second one of the same block stops at once."""
+        self._is_deferred = True
+        try:
+            yield
+        finally:
+            self._is_deferred = False
+
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        if self._is_deferred and self.signal_number is None:
+            self.signal_number = number
+        else:
+            raise InterruptedRunError(number)
+
+
+def run(
+    options: dict[str, Any],
+    out: Path,
+    resume: bool,
+    recipe: str | None,
+    config_file: Path | None,
+    quiet: bool,
+) -> RunResult:
+    """Do a run, or the rest of one.
+
+    Args:
+        options: Values of the options that `OPTION_FIELDS` names; None where not given.
+        out: The run's directory.
+        resume: Whether to continue the run that it holds.
+        recipe: Name of a recipe, or None.
+        config_file: Configuration to start from, or None.
+        quiet: Whether to say nothing on the way.
+
+    Returns:
+        What the run found; it is in ``result.json`` too.
+
+    Raises:
+        VbpiMixError: Something that the user can mend.
+        InterruptedRunError: A signal came; everything up to the last checkpoint is safe.
+    """
+    directory = RunDirectory(out)
+    settings = settings_of_options(options)
+    if resume:
+        directory.require_run()
+        if recipe is not None or config_file is not None:
+            raise ConfigurationError(
+                "--resume: a continued run keeps its configuration; leave --recipe and --config out"
+            )
+        config = read_config(directory.config)
+        refuse_changes(config, settings)
+    else:
+        directory.require_new()
+        config = resolve_config(settings, recipe, config_file)
+    interruption = Interruption()
+    with (
+        interruption.handled(),
+        directory.lock(),
+        show_progress(config.optimisation.iterations, quiet) as progress,
+    ):
+        if not resume:
+            directory.require_new()  # again, now that nobody else can start one here
+        elif directory.result.exists():
+            progress.stage(f"{out}: this run has finished already")
+            return read_result(directory.result)
+        checkpoint = _begin(config, directory, resume, progress)
+        checkpoint = _train(checkpoint, directory, progress, interruption)
+        return _finish(checkpoint, directory, progress)
+
+
+def _begin(config: RunConfig, directory: RunDirectory, resume: bool, progress: Progress) -> Checkpoint:
+    """The state to go on from: that of the last checkpoint, or a new run's."""
+    if resume and directory.checkpoint.exists():
+        checkpoint = Checkpoint.load(directory.checkpoint)
+        progress.stage(f"continuing at iteration {checkpoint.state.step:,}")
+        return checkpoint
+    alignment = analysis.read_data(config.data)
+    progress.stage(f"{alignment.source}: {alignment.num_taxa} taxa, {alignment.num_sites} sites")
+    analysis.check_support_source(config.data)
+    if config.data.support is None and config.data.dataset is None:
+        progress.stage("making bootstrap trees with IQ-TREE for the support (this may take minutes)")
+    checkpoint = analysis.start_run(config, alignment)
+    support = checkpoint.state.mixture.support
+    progress.stage(
+        f"support: {support.num_parameters:,} parameters from {len(checkpoint.sample.children):,} topologies "
+        f"({duration(checkpoint.support_seconds)})"
+    )
+    write_config(directory.config, config)
+    _save(checkpoint, directory)
+    return checkpoint
+
+
+def _train(
+    checkpoint: Checkpoint, directory: RunDirectory, progress: Progress, interruption: Interruption
+) -> Checkpoint:
+    """Train to the end, with a line of metrics for each report and a checkpoint now and then."""
+    config, start = checkpoint.config, checkpoint.state.step
+    engine = analysis.make_engine(checkpoint)
+    _forget_after(directory, start)
+    training_seconds, saved_at = checkpoint.training_seconds, time.monotonic()
+    reports = train(
+        engine,
+        checkpoint.streams,
+        config.mixture,
+        config.optimisation,
+        checkpoint.patterns.num_taxa,
+        config.machine.log_every,
+    )
+    with directory.metrics.open("a", encoding="utf-8") as metrics, interruption.deferred():
+        try:
+            for report in reports:
+                training_seconds += report.seconds
+                record = asdict(report)
+                append_json_line(metrics, {"iteration": record.pop("step"), **record})
+                progress.training(report.step, report.bound)
+                is_last = report.step == report.num_steps
+                is_due = time.monotonic() - saved_at >= config.machine.checkpoint_seconds
+                if is_last or is_due or interruption.signal_number is not None:
+                    checkpoint = replace(checkpoint, state=engine.state(), training_seconds=training_seconds)
+                    _save(checkpoint, directory)
+                    saved_at = time.monotonic()
+                if interruption.signal_number is not None:
+                    progress.stage(
+                        f"stopped after iteration {report.step:,}; continue with {_resume_command(directory)}"
+                    )
+                    raise InterruptedRunError(interruption.signal_number)
+        except NonFiniteError as error:
+            raise NonFiniteError(
+                f"{error}; the state of the last checkpoint is in {directory.checkpoint}"
+            ) from None
+    return checkpoint
+
+
+def _finish(checkpoint: Checkpoint, directory: RunDirectory, progress: Progress) -> RunResult:
+    """Evaluate the trained mixture and write what the run found; ``result.json`` comes last."""
+    config, patterns = checkpoint.config, checkpoint.patterns
+    progress.stage("evaluating")
+    began = time.perf_counter()
+    evaluation = analysis.evaluate(checkpoint)
+    draws, corrected = evaluation.draws, evaluation.corrected
+    estimates = estimate(draws, corrected, analysis.particles_per_component(config))
+    write_posterior(
+        directory, draws, corrected, config.evaluation.posterior_samples, checkpoint.streams.evaluation
+    )
+    save_final(
+        directory.final_posterior,
+        FinalPosterior(
+            evaluation.mixture.networks.logits, draws.topologies, corrected.log_topology_probabilities
+        ),
+    )
+    result = RunResult(
+        **estimates.model_dump(),
+        refit=evaluation.refit,
+        seconds=Seconds(
+            support=checkpoint.support_seconds,
+            training=checkpoint.training_seconds,
+            evaluation=time.perf_counter() - began,
+        ),
+        iterations=checkpoint.state.step,
+        ms_per_iteration=_ms_per_iteration(directory),
+        seed=config.seed,
+        versions=versions(),
+        provenance=Provenance(
+            command=sys.argv,
+            data=str(config.data.dataset or config.data.alignment),
+            data_sha256=analysis.data_digest(patterns),
+            support=checkpoint.sample.source,
+            num_taxa=patterns.num_taxa,
+            num_sites=round(patterns.num_sites),
+            num_patterns=patterns.num_patterns,
+            num_parameters=evaluation.mixture.support.num_parameters,
+            device=config.machine.device,
+            threads=config.machine.threads,
+            platform=platform.platform(),
+        ),
+    )
+    write_result(directory.result, result)
+    return result
+
+
+def _save(checkpoint: Checkpoint, directory: RunDirectory) -> None:
+    with atomic_write(directory.checkpoint) as temporary:
+        checkpoint.save(temporary)
+
+
+def _forget_after(directory: RunDirectory, iteration: int) -> None:
+    """Drop the metrics of iterations after the checkpoint: they will be done again."""
+    if directory.metrics.exists():
+        kept = [r for r in read_json_lines(directory.metrics) if r["iteration"] <= iteration]
+        write_text(directory.metrics, "".join(to_json(record) + "\n" for record in kept))
+
+
+def _ms_per_iteration(directory: RunDirectory) -> float:
+    """Median over the reports of the time an iteration took, in milliseconds: compilation hardly counts."""
+    records = read_json_lines(directory.metrics)
+    ends = [record["iteration"] for record in records]
+    steps = [end - start for start, end in zip([0, *ends[:-1]], ends, strict=True)]
+    return statistics.median(
+        1000 * record["seconds"] / num_steps for record, num_steps in zip(records, steps, strict=True)
+    )
+
+
+def _resume_command(directory: RunDirectory) -> str:
+    return f"vbpi-mix run --resume --out {shlex.quote(str(directory.path))}"

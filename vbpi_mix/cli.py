@@ -1,0 +1,443 @@
+"""The command line: arguments into configuration and calls. Everything heavy is imported inside the commands.
+
+Results go to standard output, progress and messages to standard error. A user's error is one message and exit
+code 2.
+"""
+
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+app = typer.Typer(
+    name="vbpi-mix",
+    help="Variational Bayesian phylogenetic inference with mixtures of subsplit Bayesian networks.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+class EstimatorName(StrEnum):
+    """Estimators of the mixture's bound."""
+
+    A2A = "a2a"
+    S2A = "s2a"
+    S2S = "s2s"
+
+
+class BranchModelName(StrEnum):
+    """Features of branch-length networks."""
+
+    SPLIT = "split"
+    PSP = "psp"
+
+
+class BranchDensityName(StrEnum):
+    """Families of branch-length densities."""
+
+    LOGNORMAL = "lognormal"
+    SKEWED = "skewed"
+
+
+class EngineName(StrEnum):
+    """What computes."""
+
+    COMPILED = "compiled"
+    TORCH = "torch"
+
+
+class DtypeName(StrEnum):
+    """Precisions of the likelihood."""
+
+    FLOAT64 = "float64"
+    FLOAT32 = "float32"
+
+
+class RecipeName(StrEnum):
+    """Training recipes."""
+
+    PUBLISHED = "published"
+
+
+class ModelName(StrEnum):
+    """Substitution models."""
+
+    JC = "JC"
+
+
+class TreeFormatName(StrEnum):
+    """Formats of sampled trees."""
+
+    NEXUS = "nexus"
+    NEWICK = "newick"
+
+
+Json = Annotated[bool, typer.Option("--json", help="Print machine-readable JSON.")]
+Run = Annotated[Path, typer.Argument(metavar="RUN", help="Directory of a run: --out of 'vbpi-mix run'.")]
+Seed = Annotated[
+    int | None,
+    typer.Option(
+        min=0,
+        metavar="INT",
+        help="Seed of the draws. [default: the run's]",
+    ),
+]
+
+
+def _version(wanted: bool | None) -> None:
+    if wanted:
+        from vbpi_mix import __version__
+
+        typer.echo(f"vbpi-mix {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool | None,
+        typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit."),
+    ] = None,
+) -> None:
+    """Variational Bayesian phylogenetic inference with mixtures of subsplit Bayesian networks."""
+
+
+@app.command()
+def run(
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Directory for everything that the run writes.")],
+    alignment: Annotated[
+        Path | None, typer.Argument(help="Alignment: FASTA, PHYLIP, NEXUS or Clustal, also gzipped.")
+    ] = None,
+    dataset: Annotated[str | None, typer.Option(metavar="NAME", help="Bundled data set, DS1 to DS8.")] = None,
+    support: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Trees that the support is built from: Newick, NEXUS or a table. "
+            "[default: bundled trees, or IQ-TREE's bootstrap trees]",
+        ),
+    ] = None,
+    components: Annotated[
+        int | None,
+        typer.Option(
+            metavar="A",
+            help="Mixture components. [default: 1]",
+        ),
+    ] = None,
+    sampled: Annotated[
+        int | None,
+        typer.Option(
+            metavar="S",
+            help="Components drawn in a step. [default: A for a2a, else 1]",
+        ),
+    ] = None,
+    estimator: Annotated[
+        EstimatorName | None,
+        typer.Option(
+            help="Estimator of the mixture's bound. [default: a2a]",
+        ),
+    ] = None,
+    particles: Annotated[
+        int | None,
+        typer.Option(
+            metavar="K",
+            help="Particles of each sampled component. [default: 10]",
+        ),
+    ] = None,
+    iterations: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="Training steps. [default: 10000]",
+        ),
+    ] = None,
+    branch_model: Annotated[
+        BranchModelName | None,
+        typer.Option(
+            help="Features of branch lengths. [default: psp]",
+        ),
+    ] = None,
+    branch_density: Annotated[
+        BranchDensityName | None,
+        typer.Option(
+            help="Density of branch lengths. [default: skewed]",
+        ),
+    ] = None,
+    topology_rate: Annotated[
+        float | None,
+        typer.Option(
+            metavar="RATE",
+            help="First learning rate of topologies. [default: 0.03]",
+        ),
+    ] = None,
+    branch_rate: Annotated[
+        float | None,
+        typer.Option(
+            metavar="RATE",
+            help="First learning rate of branch lengths. [default: 0.02]",
+        ),
+    ] = None,
+    recipe: Annotated[
+        RecipeName | None,
+        typer.Option(help="Settings to use instead of the defaults; other options override them."),
+    ] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Settings from a config.toml; other options override them."),
+    ] = None,
+    seed: Annotated[
+        int | None,
+        typer.Option(
+            metavar="INT",
+            help="Seed of all random numbers. [default: 0]",
+        ),
+    ] = None,
+    engine: Annotated[
+        EngineName | None,
+        typer.Option(
+            help="What computes. [default: compiled]",
+        ),
+    ] = None,
+    device: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Device of the engine torch: cpu, cuda. [default: cpu]",
+        ),
+    ] = None,
+    threads: Annotated[
+        int | None,
+        typer.Option(
+            metavar="INT",
+            help="Threads of the likelihood. [default: 1]",
+        ),
+    ] = None,
+    dtype: Annotated[
+        DtypeName | None,
+        typer.Option(
+            help="Precision of the likelihood. [default: float64]",
+        ),
+    ] = None,
+    repeats: Annotated[
+        int | None,
+        typer.Option(
+            metavar="INT",
+            help="Repeats of the marginal likelihood. [default: 100]",
+        ),
+    ] = None,
+    samples: Annotated[
+        int | None,
+        typer.Option(
+            metavar="INT",
+            help="Likelihood evaluations of a repeat, over all components. [default: 1000]",
+        ),
+    ] = None,
+    refit: Annotated[
+        bool | None,
+        typer.Option(
+            "--refit/--no-refit",
+            help="Refit topologies after training. [default: refit]",
+        ),
+    ] = None,
+    posterior_samples: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="Trees written to posterior.run1.t. [default: 10000]",
+        ),
+    ] = None,
+    checkpoint_seconds: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SECONDS",
+            help="Time between checkpoints. [default: 30]",
+        ),
+    ] = None,
+    log_every: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="Iterations between lines of metrics.jsonl. [default: 100]",
+        ),
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue the run in DIR.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")] = False,
+    json: Json = False,
+) -> None:
+    """Approximate the posterior of an alignment, or of a bundled data set.
+
+    Writes to DIR: result.json (marginal likelihood, bounds, diagnostics), posterior.run1.t,
+    posterior.trprobs and consensus.con.tre (trees for other programs), config.toml, metrics.jsonl and
+    checkpoint.pt.
+    """
+    options = {
+        "alignment": alignment,
+        "dataset": dataset,
+        "support": support,
+        "components": components,
+        "sampled": sampled,
+        "estimator": estimator,
+        "particles": particles,
+        "iterations": iterations,
+        "branch_model": branch_model,
+        "branch_density": branch_density,
+        "topology_rate": topology_rate,
+        "branch_rate": branch_rate,
+        "seed": seed,
+        "engine": engine,
+        "device": device,
+        "threads": threads,
+        "dtype": dtype,
+        "repeats": repeats,
+        "samples": samples,
+        "refit": refit,
+        "posterior_samples": posterior_samples,
+        "checkpoint_seconds": checkpoint_seconds,
+        "log_every": log_every,
+    }
+    from vbpi_mix import _cli_report, _cli_run
+
+    plain = {name: str(value) if isinstance(value, StrEnum) else value for name, value in options.items()}
+    try:
+        result = _cli_run.run(plain, out, resume, recipe, config, quiet)
+    except _cli_run.InterruptedRunError as error:
+        raise typer.Exit(128 + error.signal_number) from None
+    _print(result.model_dump(mode="json") if json else _cli_report.run_report(result, out))
+
+
+@app.command()
+def loglik(
+    data: Annotated[str, typer.Argument(metavar="ALIGNMENT|DATASET", help="Alignment, or DS1 to DS8.")],
+    tree: Annotated[str, typer.Argument(help="File with one tree, or its Newick text.")],
+    model: Annotated[ModelName, typer.Option(help="Substitution model.")] = ModelName.JC,
+    gradient: Annotated[bool, typer.Option("--gradient", help="Add the derivative by branch.")] = False,
+    json: Json = False,
+) -> None:
+    """Print the log-likelihood of a tree with branch lengths, in nats."""
+    from vbpi_mix import _cli_commands, _cli_report
+
+    result = _cli_commands.log_likelihood(data, tree, gradient)
+    _print(result if json else _cli_report.likelihood_report(result))
+
+
+@app.command()
+def evaluate(
+    run: Run,
+    repeats: Annotated[
+        int | None,
+        typer.Option(
+            min=2,
+            metavar="INT",
+            help="Repeats of the marginal likelihood. [default: the run's]",
+        ),
+    ] = None,
+    samples: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="INT",
+            help="Likelihood evaluations of a repeat, over all components. [default: the run's]",
+        ),
+    ] = None,
+    per_component: Annotated[
+        bool,
+        typer.Option("--per-component", help="Let every component have so many samples, as the literature."),
+    ] = False,
+    seed: Seed = None,
+    json: Json = False,
+) -> None:
+    """Estimate the marginal likelihood, bounds and diagnostics anew from a run's trained mixture."""
+    from vbpi_mix import _cli_commands, _cli_report
+
+    estimates = _cli_commands.evaluate(run, repeats, samples, per_component, seed)
+    _print(estimates.model_dump(mode="json") if json else _cli_report.estimates_report(estimates))
+
+
+@app.command()
+def compare(
+    run: Run,
+    reference: Annotated[
+        Path,
+        typer.Option(metavar="FILE", help="Reference posterior: trees or topologies with probabilities."),
+    ],
+    burn_in: Annotated[
+        float,
+        typer.Option(
+            min=0.0, max=0.99, metavar="SHARE", help="Share of a Markov chain's trees to leave out."
+        ),
+    ] = 0.0,
+    json: Json = False,
+) -> None:
+    """Compare a run's posterior over topologies with a reference."""
+    from vbpi_mix import _cli_commands, _cli_report
+
+    result = _cli_commands.compare(run, reference, burn_in)
+    _print(result if json else _cli_report.comparison_report(result))
+
+
+@app.command()
+def sample(
+    run: Run,
+    num_trees: Annotated[int, typer.Option("-n", "--num-trees", min=1, metavar="N", help="Trees.")] = 1000,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="File to write; must be new. [default: standard output]",
+        ),
+    ] = None,
+    format: Annotated[TreeFormatName, typer.Option(help="Format of the trees.")] = TreeFormatName.NEXUS,
+    seed: Seed = None,
+    json: Json = False,
+) -> None:
+    """Draw trees from the posterior, importance-resampled from the trained mixture's draws."""
+    from vbpi_mix import _cli_commands
+
+    trees = _cli_commands.sample(run, num_trees, seed)
+    if json:
+        _print({**trees.summary, "trees": trees.newick}, out)
+    else:
+        _print(trees.nexus if format is TreeFormatName.NEXUS else "\n".join(trees.newick), out)
+
+
+@app.command()
+def datasets(json: Json = False) -> None:
+    """List the bundled data sets."""
+    from vbpi_mix import _cli_commands, _cli_report
+
+    content = _cli_commands.list_datasets()
+    _print(content if json else _cli_report.datasets_report(content))
+
+
+def _print(content: Any, out: Path | None = None) -> None:
+    """Write text as it is and anything else as JSON, to standard output or a new file."""
+    from vbpi_mix.results.run_directory import to_json, write_new_text
+
+    text = content if isinstance(content, str) else to_json(content, indent=2)
+    text = text.rstrip("\n") + "\n"
+    if out is None:
+        sys.stdout.write(text)
+    else:
+        write_new_text(out, text)
+
+
+def main() -> None:
+    """Run the command line: the entry point ``vbpi-mix``."""
+    import logging
+
+    from vbpi_mix.errors import VbpiMixError
+
+    logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
+    try:
+        app()
+    except VbpiMixError as error:
+        sys.stderr.write(f"Error: {error}\n")
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

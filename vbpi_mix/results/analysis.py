@@ -1,0 +1,177 @@
+"""The stages of a run as functions: data and support, engine, evaluation. The command line joins them."""
+
+import hashlib
+import time
+from dataclasses import dataclass
+
+import numpy as np
+
+from vbpi_mix.alignment import Alignment, read_alignment
+from vbpi_mix.datasets import dataset_info, load_dataset
+from vbpi_mix.likelihood.base import TreeLikelihood, make_likelihood
+from vbpi_mix.likelihood.models import jc69
+from vbpi_mix.likelihood.priors import ExponentialBranchPrior
+from vbpi_mix.patterns import SitePatterns, compress
+from vbpi_mix.results.correction import CorrectedPosterior, correct
+from vbpi_mix.results.draws import PosteriorDraws
+from vbpi_mix.results.evaluation import equal_cost_particles
+from vbpi_mix.results.refit import RefitChoice, refit_mixture
+from vbpi_mix.results.sampling import draw_posterior
+from vbpi_mix.sbn.support import build_support
+from vbpi_mix.seeding import RandomStreams
+from vbpi_mix.training.checkpoint import Checkpoint
+from vbpi_mix.training.compiled import CompiledEngine
+from vbpi_mix.training.config import DataConfig, RunConfig
+from vbpi_mix.training.mixture import Mixture
+from vbpi_mix.training.state import Engine, TrainingState, initial_mixture
+from vbpi_mix.training.support_trees import bootstrap_trees, find_iqtree
+from vbpi_mix.trees.samples import TreeSample, read_tree_sample
+
+REFIT_DRAWS = 50_000
+"""Draws that the refit learns from, over all components; no more than the evaluation uses."""
+
+JUDGE_DRAWS = 10_000
+"""Draws by which each candidate of the refit is judged, over all components."""
+
+MIN_DRAWS = 10
+"""Fewest draws of a component: what a ten-sample bound takes."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A trained mixture, refitted where that helps, with draws from it.
+
+    Attributes:
+        mixture: The mixture that the draws come from.
+        refit: What the refit did; None where the configuration asks for none.
+        draws: Importance draws.
+        corrected: The posterior corrected from them.
+    """
+
+    mixture: Mixture
+    refit: RefitChoice | None
+    draws: PosteriorDraws
+    corrected: CorrectedPosterior
+
+
+def read_data(data: DataConfig) -> Alignment:
+    """The alignment that a configuration names.
+
+    Raises:
+        AlignmentError: The file cannot be read, or there is no such data set.
+    """
+    if data.dataset is not None:
+        return load_dataset(data.dataset)
+    assert data.alignment is not None  # the configuration has one of the two
+    return read_alignment(data.alignment)
+
+
+def find_support_trees(config: RunConfig, alignment: Alignment) -> TreeSample:
+    """The trees that the support is built from: given, bundled, or made by IQ-TREE, in this order.
+
+    Raises:
+        TreeFormatError: The file of trees cannot be read, or its taxa are not the alignment's.
+        MissingProgramError: IQ-TREE is needed and not on the PATH.
+    """
+    data = config.data
+    if data.support is not None:
+        return read_tree_sample(data.support, alignment.taxa)
+    if data.dataset is not None:
+        return read_tree_sample(dataset_info(data.dataset).support_path, alignment.taxa)
+    return bootstrap_trees(alignment, config.seed, config.machine.threads)
+
+
+def check_support_source(data: DataConfig) -> None:
+    """Refuse data whose support trees cannot be had, before any work is done.
+
+    Raises:
+        MissingProgramError: IQ-TREE is needed and not on the PATH.
+    """
+    if data.support is None and data.dataset is None:
+        find_iqtree()
+
+
+def start_run(config: RunConfig, alignment: Alignment) -> Checkpoint:
+    """State of a new run before its first step: support built, parameters initialised."""
+    began = time.perf_counter()
+    sample = find_support_trees(config, alignment)
+    support = build_support(sample.children, alignment.taxa)
+    mixture = initial_mixture(support, sample, config.mixture, config.optimisation)
+    return Checkpoint(
+        config=config,
+        patterns=compress(alignment),
+        sample=sample,
+        state=TrainingState.initial(mixture),
+        streams=RandomStreams.from_seed(config.seed),
+        training_seconds=0.0,
+        support_seconds=time.perf_counter() - began,
+    )
+
+
+def make_engine(checkpoint: Checkpoint) -> Engine:
+    """The engine that the configuration asks for; it updates the checkpoint's state in place."""
+    config = checkpoint.config
+    match config.machine.engine:
+        case "compiled":
+            return CompiledEngine(
+                checkpoint.state,
+                likelihood_of(checkpoint),
+                branch_prior_of(config),
+                config.mixture,
+                config.optimisation,
+            )
+        case engine:
+            raise AssertionError(f"no such engine: {engine}")
+
+
+def likelihood_of(checkpoint: Checkpoint) -> TreeLikelihood:
+    """Likelihood of a run's data, by the engine that its configuration asks for."""
+    machine = checkpoint.config.machine
+    return make_likelihood(
+        checkpoint.patterns,
+        jc69(),
+        threads=machine.threads,
+        dtype=machine.dtype,
+        engine=machine.engine,
+        device=machine.device,
+    )
+
+
+def branch_prior_of(config: RunConfig) -> ExponentialBranchPrior:
+    """Prior of branch lengths of a run."""
+    return ExponentialBranchPrior(config.data.branch_prior_rate)
+
+
+def evaluate(checkpoint: Checkpoint) -> Evaluation:
+    """Refit a trained mixture, if the configuration says so, and draw from it.
+
+    All random numbers come from the checkpoint's evaluation stream.
+    """
+    config, generator = checkpoint.config, checkpoint.streams.evaluation
+    likelihood, prior = likelihood_of(checkpoint), branch_prior_of(config)
+    mixture, refit = checkpoint.state.mixture, None
+    num_components = config.mixture.components
+    draws_per_component = max(MIN_DRAWS, config.evaluation.repeats * particles_per_component(config))
+    if config.evaluation.refit:
+        learn = min(draws_per_component, max(MIN_DRAWS, REFIT_DRAWS // num_components))
+        judge = min(draws_per_component, max(MIN_DRAWS, JUDGE_DRAWS // num_components))
+        mixture, refit = refit_mixture(
+            mixture,
+            draw_posterior(mixture, likelihood, prior, learn, generator),
+            lambda candidate: draw_posterior(candidate, likelihood, prior, judge, generator),
+        )
+    draws = draw_posterior(mixture, likelihood, prior, draws_per_component, generator)
+    return Evaluation(mixture, refit, draws, correct(draws))
+
+
+def particles_per_component(config: RunConfig) -> int:
+    """Draws of each component in one estimate of the marginal likelihood: the cost does not depend on A."""
+    return equal_cost_particles(config.mixture.components, config.evaluation.samples)
+
+
+def data_digest(patterns: SitePatterns) -> str:
+    """SHA-256 of the taxa, site patterns and pattern weights: the data as the likelihood sees them."""
+    digest = hashlib.sha256("\n".join(patterns.taxa).encode())
+    digest.update(np.ascontiguousarray(patterns.states).tobytes())
+    digest.update(np.ascontiguousarray(patterns.weights).tobytes())
+    return digest.hexdigest()
