@@ -176,11 +176,11 @@ def pcsp_keys(children, split, tripartition, tripartitions, num_subsplits, out):
 
 # ------------------------------------------------------------------------------------------ indexing topologies
 @njit(cache=True, nogil=True)
-def _find_parameter(sister, subsplit, num_subsplits, tables):
+def _find_parameter(sister, subsplit, num_subsplits, impossible, hash_key, hash_value):
     if subsplit < 0 or sister < 0:
-        return tables.parameter_parent.shape[0]
-    found = find_hash(np.int64(sister) * num_subsplits + subsplit, tables.hash_key, tables.hash_value)
-    return found if found >= 0 else tables.parameter_parent.shape[0]
+        return impossible
+    found = find_hash(np.int64(sister) * num_subsplits + subsplit, hash_key, hash_value)
+    return found if found >= 0 else impossible
 
 
 @njit(cache=True, nogil=True)
@@ -205,9 +205,11 @@ def index_topologies(tables, children, split, tripartition, use_psp, parameter_i
     impossible = tables.parameter_parent.shape[0]
     certain = impossible + 1
     dummy = num_splits + num_subsplits if use_psp else num_splits
+    hash_key, hash_value, tripartitions = tables.hash_key, tables.hash_value, tables.tripartitions
+    subsplit_root_parameter = tables.subsplit_root_parameter
     subsplit = np.empty(2 * num_edges, np.int64)
     for t in range(num_trees):
-        slot_subsplits(children[t], split[t], tripartition[t], tables.tripartitions, subsplit)
+        slot_subsplits(children[t], split[t], tripartition[t], tripartitions, subsplit)
         for e in range(num_edges):
             root_index[t, e] = split[t, e] if split[t, e] >= 0 else impossible
             feature_index[t, e, 0] = split[t, e] if split[t, e] >= 0 else dummy
@@ -217,7 +219,7 @@ def index_topologies(tables, children, split, tripartition, use_psp, parameter_i
                 parameter_index[t, slot, 2] = certain
                 s = subsplit[slot]
                 if s >= 0:
-                    parameter_index[t, slot, 0] = tables.subsplit_root_parameter[s]
+                    parameter_index[t, slot, 0] = subsplit_root_parameter[s]
                     feature_index[t, e, 1 + side] = num_splits + s if use_psp else dummy
                 else:
                     is_leaf = e < num_taxa and side == 0
@@ -232,11 +234,17 @@ def index_topologies(tables, children, split, tripartition, use_psp, parameter_i
                 if child >= num_taxa:
                     s = subsplit[2 * child]
                     sister = 2 * split[t, sibling] if split[t, sibling] >= 0 else -1
-                    parameter_index[t, 2 * child, 1] = _find_parameter(sister, s, num_subsplits, tables)
-                    parameter_index[t, 2 * child, 2] = _find_parameter(above, s, num_subsplits, tables)
+                    parameter_index[t, 2 * child, 1] = _find_parameter(
+                        sister, s, num_subsplits, impossible, hash_key, hash_value
+                    )
+                    parameter_index[t, 2 * child, 2] = _find_parameter(
+                        above, s, num_subsplits, impossible, hash_key, hash_value
+                    )
                 if node < 2 * num_taxa - 3:
                     sister = 2 * split[t, child] if split[t, child] >= 0 else -1
-                    parameter_index[t, up, 1 + j] = _find_parameter(sister, subsplit[up], num_subsplits, tables)
+                    parameter_index[t, up, 1 + j] = _find_parameter(
+                        sister, subsplit[up], num_subsplits, impossible, hash_key, hash_value
+                    )
 
 
 # ------------------------------------------------------------------------------------------------- probabilities
@@ -488,9 +496,14 @@ def sample_topologies(tables, q, component_of_tree, uniforms, children, split, t
     node_tripartition, stack_parent, stack_node, stack_side, order, entry = (
         work[3], work[4], work[5], work[6], work[7], work[8],
     )  # fmt: skip
+    parent_start, parameter_subsplit, tripartitions = (
+        tables.parent_start, tables.parameter_subsplit, tables.tripartitions,
+    )  # fmt: skip
+    root_child_parent, subsplit_child_parent = tables.root_child_parent, tables.subsplit_child_parent
+    clade_min_leaf = tables.clade_min_leaf
     for t in range(component_of_tree.shape[0]):
         q_tree = q[component_of_tree[t]]
-        root = _choose(q_tree, tables.parent_start[0], tables.parent_start[1], uniforms[t, 0])
+        root = _choose(q_tree, parent_start[0], parent_start[1], uniforms[t, 0])
         # Draw. Internal nodes get numbers 0, 1, ... as they are drawn; leaf k is -1 - k. stack_node is the node that a
         # clade hangs from (side: which of its three directions), or the other end of the root branch (side 3).
         num_nodes = 0
@@ -498,7 +511,7 @@ def sample_topologies(tables, q, component_of_tree, uniforms, children, split, t
         root_end0 = -1 - root  # a leaf, unless drawn below
         root_end1 = np.int64(-1)
         for side in range(2):
-            parent = tables.root_child_parent[root, side]
+            parent = root_child_parent[root, side]
             if parent >= 0:
                 stack_parent[height] = parent
                 stack_node[height] = -1
@@ -507,10 +520,8 @@ def sample_topologies(tables, q, component_of_tree, uniforms, children, split, t
         while height > 0:
             height -= 1
             parent, above, side = stack_parent[height], stack_node[height], stack_side[height]
-            drawn = _choose(
-                q_tree, tables.parent_start[parent], tables.parent_start[parent + 1], uniforms[t, 1 + num_nodes]
-            )
-            s = tables.parameter_subsplit[drawn]
+            drawn = _choose(q_tree, parent_start[parent], parent_start[parent + 1], uniforms[t, 1 + num_nodes])
+            s = parameter_subsplit[drawn]
             node = num_nodes
             num_nodes += 1
             t3 = s // 3
@@ -527,8 +538,8 @@ def sample_topologies(tables, q, component_of_tree, uniforms, children, split, t
             for j in range(3):
                 if j == up:
                     continue
-                clade = tables.tripartitions[t3, j]
-                child_parent = tables.subsplit_child_parent[s, which]
+                clade = tripartitions[t3, j]
+                child_parent = subsplit_child_parent[s, which]
                 which += 1
                 if child_parent >= 0:
                     stack_parent[height] = child_parent
@@ -537,28 +548,30 @@ def sample_topologies(tables, q, component_of_tree, uniforms, children, split, t
                     height += 1
                 else:
                     neighbour[j, node] = -1 - (clade >> 1)
-        _join_root(tables, root, root_end0, root_end1, node_tripartition, neighbour)
+        _join_root(tripartitions, root, root_end0, root_end1, node_tripartition, neighbour)
         _hang_from_last_leaf(
-            tables, num_internal, node_tripartition, neighbour, stack_node, stack_side, order, entry,
+            tripartitions, clade_min_leaf, node_tripartition, neighbour, stack_node, stack_side, order, entry,
             children[t], split[t], tripartition[t],
         )  # fmt: skip
 
 
 @njit(cache=True, nogil=True)
-def _join_root(tables, root, end0, end1, node_tripartition, neighbour):
+def _join_root(tripartitions, root, end0, end1, node_tripartition, neighbour):
     """Join the two ends of the root branch; end0 is node or leaf of clade 2 root, end1 that of the other side."""
     for j in range(3):
-        if end0 >= 0 and tables.tripartitions[node_tripartition[end0], j] == 2 * root + 1:
+        if end0 >= 0 and tripartitions[node_tripartition[end0], j] == 2 * root + 1:
             neighbour[j, end0] = end1
-        if end1 >= 0 and tables.tripartitions[node_tripartition[end1], j] == 2 * root:
+        if end1 >= 0 and tripartitions[node_tripartition[end1], j] == 2 * root:
             neighbour[j, end1] = end0
 
 
 @njit(cache=True, nogil=True)
 def _hang_from_last_leaf(
-    tables, num_internal, node_tripartition, neighbour, stack_node, stack_side, order, entry, children, split, tripartition
-):
+    tripartitions, clade_min_leaf, node_tripartition, neighbour, stack_node, stack_side, order, entry,
+    children, split, tripartition,
+):  # fmt: skip
     """Write the topology in canonical form from the neighbours of its internal nodes."""
+    num_internal = children.shape[0]
     num_taxa = num_internal + 2
     last_leaf = -num_taxa  # -1 - (n - 1)
     top = 0
@@ -577,7 +590,7 @@ def _hang_from_last_leaf(
         order[count] = node
         entry[node] = side
         count += 1
-        first, second = _ordered_sides(tables, node_tripartition[node], side)
+        first, second = _ordered_sides(tripartitions, clade_min_leaf, node_tripartition[node], side)
         for j in (first, second):
             child = neighbour[j, node]
             if child >= 0:
@@ -594,23 +607,22 @@ def _hang_from_last_leaf(
         i = num_internal - 1 - position
         t3 = node_tripartition[node]
         tripartition[i] = t3
-        first, second = _ordered_sides(tables, t3, entry[node])
+        first, second = _ordered_sides(tripartitions, clade_min_leaf, t3, entry[node])
         for j in range(2):
             side = first if j == 0 else second
             child = neighbour[side, node]
             if child >= 0:
                 children[i, j] = stack_side[child]
-                split[stack_side[child]] = tables.tripartitions[t3, side] >> 1
+                split[stack_side[child]] = tripartitions[t3, side] >> 1
             else:
                 children[i, j] = -1 - child
 
 
 @njit(cache=True, nogil=True)
-def _ordered_sides(tables, tripartition, side):
+def _ordered_sides(tripartitions, clade_min_leaf, t, side):
     """The two directions other than `side`, the one with the smaller leaf first."""
     first, second = (side + 1) % 3, (side + 2) % 3
-    clades = tables.tripartitions[tripartition]
-    if tables.clade_min_leaf[clades[first]] > tables.clade_min_leaf[clades[second]]:
+    if clade_min_leaf[tripartitions[t, first]] > clade_min_leaf[tripartitions[t, second]]:
         first, second = second, first
     return first, second
 

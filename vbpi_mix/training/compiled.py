@@ -15,7 +15,7 @@ from vbpi_mix.objectives.gradients import mixture_objective
 from vbpi_mix.training import _kernels
 from vbpi_mix.training.config import MixtureConfig, OptimisationConfig
 from vbpi_mix.training.mixture import Sampler
-from vbpi_mix.training.state import StepDraw, StepSettings, TrainingState
+from vbpi_mix.training.state import StepDraw, StepSettings, TrainingState, describe_non_finite
 
 
 class CompiledEngine:
@@ -96,7 +96,9 @@ class CompiledEngine:
         )
         bound = float(objective.bound)
         if not np.isfinite(bound):
-            raise NonFiniteError(_diagnosis(state.step, draw, objective.log_weights, self._log_likelihood))
+            raise NonFiniteError(
+                describe_non_finite(state.step, draw, objective.log_weights, self._log_likelihood)
+            )
         self._ascend_topologies(particles, denominators, objective.d_topology.reshape(num_trees, -1), settings)
         d_log_lengths = objective.d_log_joint.reshape(num_trees, 1) * (
             settings.inverse_temperature * self._d_branch * particles.branch_lengths
@@ -143,14 +145,3 @@ class CompiledEngine:
             settings.branch_rate, branches.table, self._branch_grad, branches.is_skewed,
             self._row_touched, self._row_list, self._row_list_length, state.branch_moments, state.branch_updates,
         )  # fmt: skip
-
-
-def _diagnosis(step: int, draw: StepDraw, log_weights: np.ndarray, log_likelihood: np.ndarray) -> str:
-    """Message that says where a bound stopped being a number."""
-    bad = ~np.isfinite(log_weights)
-    components = draw.choice.sampled[bad.any(axis=1)].tolist()
-    which = "log-likelihood" if not np.isfinite(log_likelihood).all() else "density of the mixture"
-    return (
-        f"the bound is not a finite number at step {step + 1}: the {which} of {int(bad.sum())} of {bad.size} particles"
-        f" is not, in component(s) {components}; try lower learning rates"
-    )

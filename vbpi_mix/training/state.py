@@ -178,3 +178,23 @@ class Engine(Protocol):
     def state(self) -> TrainingState:
         """The state after the last step."""
         ...
+
+
+def describe_non_finite(
+    step: int, draw: StepDraw, log_weights: np.ndarray, log_likelihood: np.ndarray
+) -> str:
+    """Message that says where a bound stopped being a number.
+
+    Args:
+        step: Steps done before.
+        draw: Random numbers of the step.
+        log_weights: Log weights of the particles [sampled, particle].
+        log_likelihood: Log-likelihoods of the trees [tree].
+    """
+    bad = ~np.isfinite(log_weights)
+    components = draw.choice.sampled[bad.any(axis=1)].tolist()
+    which = "log-likelihood" if not np.isfinite(log_likelihood).all() else "density under the mixture"
+    return (
+        f"the bound is not a finite number at step {step + 1}: the {which} of {int(bad.sum())} of {bad.size} particles"
+        f" is not, in component(s) {components}; try lower learning rates"
+    )
