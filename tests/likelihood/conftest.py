@@ -1,15 +1,25 @@
 """Random trees, data and models of the likelihood tests."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 
 import numpy as np
 import pytest
+import torch
 
 from vbpi_mix.datasets import load_dataset
 from vbpi_mix.likelihood.models import SubstitutionModel, discrete_gamma_rates, gtr
 from vbpi_mix.patterns import SitePatterns, compress
 from vbpi_mix.trees.topology import random_topologies
+
+
+@pytest.fixture(autouse=True)
+def one_torch_thread() -> Iterator[None]:
+    """Tensors are tiny here: more threads than one only wait for each other."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture

@@ -126,7 +126,7 @@ def test_threads_do_not_change_a_bit(threads, draw_trees, draw_patterns, uneven_
 
 
 def rerooted(children, lengths, order):
-    """The same unrooted tree with taxon order[i] numbered i, so that another leaf hangs above the top node."""
+    """The same unrooted tree with taxon order[i] numbered i: another leaf hangs above the top node."""
     num_taxa = children.shape[0] + 2
     neighbours = {num_taxa - 1: [(2 * num_taxa - 3, lengths[num_taxa - 1])], 2 * num_taxa - 3: []}
     neighbours[2 * num_taxa - 3].append((num_taxa - 1, lengths[num_taxa - 1]))

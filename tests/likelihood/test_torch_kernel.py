@@ -1,4 +1,4 @@
-"""The torch kernel: its gradients by finite differences, and its inputs. Agreement is tested in test_engines."""
+"""The torch kernel: its gradients by finite differences, and its inputs; test_engines has the rest."""
 
 import numpy as np
 import pytest
@@ -53,7 +53,7 @@ def test_transition_matrices_are_those_of_the_model(draw_trees, uneven_model):
 def test_bad_lengths_are_refused(draw_trees, draw_patterns, uneven_model):
     children, lengths = draw_trees(6, 2, seed=8)
     likelihood = TorchLikelihood(draw_patterns(6, 5, seed=9), uneven_model)
-    with pytest.raises(ValueError, match="must not be negative, the smallest is -0.5"):
+    with pytest.raises(ValueError, match=r"must not be negative, the smallest is -0\.5"):
         likelihood.value(children, np.where(lengths == lengths[1, 2], -0.5, lengths))
     with pytest.raises(NonFiniteError, match="must be finite"):
         likelihood.value(children, np.where(lengths == lengths[1, 2], np.nan, lengths))

@@ -63,7 +63,7 @@ def plan(
     log_range,
     spectrum,
 ):
-    """Transition matrices and their derivatives on every branch, and the nodes at which partials need scaling.
+    """Transition matrices, their derivatives, and the nodes at which partials need scaling.
 
     The bounds of `choose_scaled` are those of the category of the highest rate.
 
@@ -392,7 +392,7 @@ def _pre_order(
 
 @njit(nogil=True)
 def _receive(node, block, num_taxa, tips, transitions, derivatives, workspace, cotangents, has_cotangents):
-    """Derivative by a branch's length, from U and L of its node; D of an internal node takes the place of its U."""
+    """Derivative by a branch's length, from U and L of its node; an internal node's D replaces its U."""
     num_categories = transitions.shape[1]
     slope = 0.0
     for category in range(num_categories):
@@ -420,7 +420,7 @@ def _receive(node, block, num_taxa, tips, transitions, derivatives, workspace, c
 def _contract(
     outer, outer_at, partials, partials_at, node, category, derivatives, cotangents, has_cotangents
 ):
-    """``sum_xy G[x, y] dP[x, y]/dt``, where ``G[x, y] = sum_patterns U[x] L[y]``; adds G to the cotangents if wanted."""
+    """``sum_xy G[x, y] dP[x, y]/dt`` of one category; adds G to the cotangents if wanted."""
     slope = 0.0
     lanes = VECTOR_BYTES // outer.itemsize
     for x in range(4):

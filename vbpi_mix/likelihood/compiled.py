@@ -164,7 +164,7 @@ class CompiledGeneralLikelihood:
         """Log-likelihood of every tree and its branch gradient: see `TreeLikelihood.value_and_gradient`."""
         if out is None:
             out = np.empty(children.shape[0]), np.empty_like(branch_lengths)
-        self._run(children, branch_lengths, *out, None)
+        self._run(children, branch_lengths, out[0], out[1], None)
         return out
 
     def transition_cotangents(

@@ -1,4 +1,4 @@
-"""The likelihood in torch: on any device, for a batch of trees of different topologies, any `SubstitutionModel`.
+"""The likelihood in torch: any device, batches of trees of different topologies, any `SubstitutionModel`.
 
 The internal nodes are visited in the order of their numbers, which is a post-order in every topology; the
 i-th internal nodes of all trees are handled at once, their children's partials being gathered by number. So
