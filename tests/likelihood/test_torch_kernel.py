@@ -9,8 +9,8 @@ from vbpi_mix.likelihood.torch_kernel import TorchLikelihood, log_likelihood, tr
 
 
 def test_gradcheck_of_all_floating_point_inputs(draw_trees, draw_patterns, uneven_model):
-    children, lengths = draw_trees(6, 2, seed=1)
-    patterns = draw_patterns(6, 4, seed=2)
+    children, lengths = draw_trees(4, 2, seed=1)
+    patterns = draw_patterns(4, 4, seed=2)
     transitions = torch.from_numpy(uneven_model.transition_matrices(lengths)).requires_grad_()
     root = np.outer(uneven_model.category_weights, uneven_model.frequencies)
     leaves = torch.from_numpy((patterns.states[:, :, None] >> np.arange(4) & 1).astype(float))
