@@ -396,17 +396,18 @@ def _receive(node, block, num_taxa, tips, transitions, derivatives, workspace, c
     num_categories = transitions.shape[1]
     slope = 0.0
     for category in range(num_categories):
-        at = (node * num_categories + category) * (NODE_ROWS * BLOCK)
+        edge_category = node * num_categories + category
+        at = edge_category * (NODE_ROWS * BLOCK)
         if node < num_taxa:
             leaf_at = (block * num_taxa + node) * (TIP_ROWS * BLOCK)
-            slope += _contract(
-                workspace, at, tips, leaf_at, node, category, derivatives, cotangents, has_cotangents
-            )
+            slope += _slope(workspace, at, tips, leaf_at, derivatives, edge_category * 16)
+            if has_cotangents:
+                _add_cotangent(workspace, at, tips, leaf_at, node, category, cotangents)
             continue
-        slope += _contract(
-            workspace, at, workspace, at + 4 * BLOCK, node, category, derivatives, cotangents, has_cotangents
-        )
-        matrix = (node * num_categories + category) * 16
+        slope += _slope(workspace, at, workspace, at + 4 * BLOCK, derivatives, edge_category * 16)
+        if has_cotangents:
+            _add_cotangent(workspace, at, workspace, at + 4 * BLOCK, node, category, cotangents)
+        matrix = edge_category * 16
         for k in range(at, at + BLOCK, VECTOR_BYTES // workspace.itemsize):
             u = _rows(workspace, k)
             store(workspace, k, _weighted_sum(transitions, matrix, 4, u))
@@ -416,29 +417,35 @@ def _receive(node, block, num_taxa, tips, transitions, derivatives, workspace, c
     return slope
 
 
+@njit(forceinline=True)
+def _slope(outer, outer_at, partials, partials_at, derivatives, matrix):
+    """``sum_patterns sum_x U[x] sum_y dP[x, y]/dt L[y]`` of one category: the sum of G dP/dt without G."""
+    total = zeros(outer)
+    for k in range(0, BLOCK, VECTOR_BYTES // outer.itemsize):
+        u, x = _rows(outer, outer_at + k), _rows(partials, partials_at + k)
+        first = u[0] * _weighted_sum(derivatives, matrix, 1, x) + u[1] * _weighted_sum(
+            derivatives, matrix + 4, 1, x
+        )
+        last = u[2] * _weighted_sum(derivatives, matrix + 8, 1, x) + u[3] * _weighted_sum(
+            derivatives, matrix + 12, 1, x
+        )
+        total = total + (first + last)
+    return horizontal_sum(total)
+
+
 @njit(nogil=True)
-def _contract(
-    outer, outer_at, partials, partials_at, node, category, derivatives, cotangents, has_cotangents
-):
-    """``sum_xy G[x, y] dP[x, y]/dt`` of one category; adds G to the cotangents if wanted."""
-    slope = 0.0
-    lanes = VECTOR_BYTES // outer.itemsize
+def _add_cotangent(outer, outer_at, partials, partials_at, node, category, cotangents):
+    """Add ``G[x, y] = sum_patterns U[x] L[y]`` of one category to the cotangents."""
     for x in range(4):
         v0, v1, v2, v3 = zeros(outer), zeros(outer), zeros(outer), zeros(outer)
-        for k in range(0, BLOCK, lanes):
+        for k in range(0, BLOCK, VECTOR_BYTES // outer.itemsize):
             u = load(outer, outer_at + x * BLOCK + k)
             partial = _rows(partials, partials_at + k)
             v0 = v0 + u * partial[0]
             v1 = v1 + u * partial[1]
             v2 = v2 + u * partial[2]
             v3 = v3 + u * partial[3]
-        g0, g1, g2, g3 = horizontal_sum(v0), horizontal_sum(v1), horizontal_sum(v2), horizontal_sum(v3)
-        slope += (g0 * derivatives[node, category, x, 0] + g1 * derivatives[node, category, x, 1]) + (
-            g2 * derivatives[node, category, x, 2] + g3 * derivatives[node, category, x, 3]
-        )
-        if has_cotangents:
-            cotangents[node, category, x, 0] += g0
-            cotangents[node, category, x, 1] += g1
-            cotangents[node, category, x, 2] += g2
-            cotangents[node, category, x, 3] += g3
-    return slope
+        cotangents[node, category, x, 0] += horizontal_sum(v0)
+        cotangents[node, category, x, 1] += horizontal_sum(v1)
+        cotangents[node, category, x, 2] += horizontal_sum(v2)
+        cotangents[node, category, x, 3] += horizontal_sum(v3)

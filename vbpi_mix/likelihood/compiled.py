@@ -194,7 +194,7 @@ class CompiledGeneralLikelihood:
         matrices = (num_trees, num_edges, self._model.num_categories, 4, 4)
         self._num_trees = num_trees
         self._transitions = np.empty(matrices, self._dtype)
-        self._derivatives = np.empty(matrices)
+        self._derivatives = np.empty(matrices, self._dtype)
         self._is_scaled = np.empty((num_trees, self._num_taxa - 2), np.bool_)
         self._block_values = np.empty((num_blocks, num_trees))
         self._block_gradients = np.empty((num_blocks, num_trees, num_edges))
