@@ -81,13 +81,17 @@ class Checkpoint:
 
         import torch
 
+        if not path.exists():
+            raise RunDirectoryError(f"{path}: expected a checkpoint, but there is no such file")
         try:
+            if not zipfile.is_zipfile(path):
+                raise pickle.UnpicklingError("not a torch file")
             content = torch.load(path, map_location="cpu", weights_only=True)
             version = content["version"]
-        except FileNotFoundError:
-            raise RunDirectoryError(f"{path}: expected a checkpoint, but there is no such file") from None
-        except (OSError, RuntimeError, KeyError, TypeError, EOFError, pickle.UnpicklingError, zipfile.BadZipFile):
-            raise RunDirectoryError(f"{path}: expected a checkpoint of vbpi-mix, but it cannot be read as one") from None
+        except (OSError, RuntimeError, KeyError, TypeError, pickle.UnpicklingError) as error:
+            raise RunDirectoryError(
+                f"{path}: expected a checkpoint of vbpi-mix, but it cannot be read as one ({error})"
+            ) from None
         if version != VERSION:
             raise RunDirectoryError(
                 f"{path}: expected a checkpoint of version {VERSION}, got version {version}:"

@@ -1,7 +1,7 @@
 """The state of training: parameters, the optimiser's memory, and how many steps are done."""
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float64, Int32
@@ -164,6 +164,7 @@ class StepSettings:
         )
 
 
+@runtime_checkable
 class Engine(Protocol):
     """Computes training steps. Engines differ in what they compute with, not in what they compute."""
 

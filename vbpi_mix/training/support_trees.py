@@ -74,9 +74,8 @@ def bootstrap_trees(alignment: Alignment, seed: int, threads: int = 1) -> TreeSa
             "give a file of trees with --support"
         )
     # IQ-TREE changes unusual characters in names, so it gets numbers.
-    numbered = Alignment(
-        tuple(f"t{i}" for i in range(alignment.num_taxa)), alignment.states, alignment.source
-    )
+    numbers = tuple(f"t{i}" for i in range(alignment.num_taxa))
+    numbered = Alignment(numbers, alignment.states, alignment.source)
     with tempfile.TemporaryDirectory(prefix="vbpi-mix-") as folder:
         prefix = Path(folder) / "bootstrap"
         write_fasta(numbered, prefix.with_suffix(".fasta"))

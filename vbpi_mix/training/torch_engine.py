@@ -94,8 +94,10 @@ class TorchEngine:
         noise = torch.from_numpy(draw.noise).to(device, dtype)
         branches = draw_with_density(self._branches, trees, component_of_tree, noise, denominators)
         log_lengths = branches.log_lengths.detach()
-        lengths = log_lengths.exp()
-        log_likelihood, d_lengths = self._likelihood.value_and_gradient_tensors(trees.children, lengths)
+        lengths = log_lengths.exp().requires_grad_()
+        log_likelihood = self._likelihood.log_likelihood(trees.children, lengths)
+        (d_lengths,) = torch.autograd.grad(log_likelihood.sum(), lengths)
+        log_likelihood, lengths = log_likelihood.detach(), lengths.detach()
         beta = settings.inverse_temperature
         log_joint = beta * log_likelihood + self._log_topology_prior + self._branch_prior.log_density(log_lengths)
         objective = mixture_objective(

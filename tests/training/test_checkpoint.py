@@ -1,0 +1,90 @@
+"""Checkpoints: training goes on from a file bit for bit."""
+
+import numpy as np
+import pytest
+import torch
+
+from vbpi_mix.errors import RunDirectoryError
+from vbpi_mix.seeding import RandomStreams
+from vbpi_mix.training.checkpoint import Checkpoint
+from vbpi_mix.training.config import RunConfig
+from vbpi_mix.training.loop import train
+from vbpi_mix.training.state import TrainingState, initial_mixture
+
+CONFIG = RunConfig.model_validate(
+    {
+        "seed": 4,
+        "data": {"dataset": "DS1"},
+        "mixture": {"components": 3, "sampled": 2, "estimator": "s2a", "particles": 3},
+        "optimisation": {"iterations": 40},
+    }
+)
+
+
+def start(problem):
+    state = TrainingState.initial(
+        initial_mixture(problem.support, problem.sample, CONFIG.mixture, CONFIG.optimisation)
+    )
+    return Checkpoint(CONFIG, problem.patterns, problem.sample, state, RandomStreams.from_seed(4), 1.5, 2.5)
+
+
+def run(problem, kind, checkpoint, num_reports=None):
+    engine = problem.engine(kind, CONFIG.mixture, CONFIG.optimisation, checkpoint.state)
+    reports = []
+    for report in train(engine, checkpoint.streams, CONFIG.mixture, CONFIG.optimisation, 8, 10):
+        reports.append((report.step, report.bound))
+        if num_reports is not None and len(reports) == num_reports:
+            break
+    return engine.state(), reports
+
+
+@pytest.mark.parametrize("kind", ["compiled", "torch"])
+def test_resuming_continues_bit_for_bit(small_problem, kind, tmp_path):
+    whole, all_reports = run(small_problem, kind, start(small_problem))
+    assert [step for step, _ in all_reports] == [10, 20, 30, 40]
+
+    first = start(small_problem)
+    state, reports = run(small_problem, kind, first, num_reports=2)
+    path = tmp_path / "checkpoint.pt"
+    Checkpoint(CONFIG, first.patterns, first.sample, state, first.streams, 9.0, 2.5).save(path)
+    loaded = Checkpoint.load(path)
+    assert (loaded.state.step, loaded.training_seconds, loaded.support_seconds) == (20, 9.0, 2.5)
+    assert loaded.config == CONFIG
+    rest, more_reports = run(small_problem, kind, loaded)
+    assert reports + more_reports == all_reports
+    for name, array in whole.arrays().items():
+        np.testing.assert_array_equal(rest.arrays()[name], array, err_msg=name)
+
+
+def test_a_checkpoint_stands_alone(small_problem, tmp_path):
+    original = start(small_problem)
+    original.save(tmp_path / "c.pt")
+    loaded = Checkpoint.load(tmp_path / "c.pt")
+    assert loaded.patterns.taxa == original.patterns.taxa
+    np.testing.assert_array_equal(loaded.patterns.states, original.patterns.states)
+    np.testing.assert_array_equal(loaded.sample.children, original.sample.children)
+    assert loaded.sample.source == original.sample.source
+    np.testing.assert_array_equal(loaded.state.mixture.networks.log_q, original.state.mixture.networks.log_q)
+
+
+def test_files_that_are_no_checkpoint_are_refused(small_problem, tmp_path):
+    path = tmp_path / "c.pt"
+    with pytest.raises(RunDirectoryError, match="no such file"):
+        Checkpoint.load(path)
+    path.write_bytes(b"rubbish")
+    with pytest.raises(RunDirectoryError, match="cannot be read"):
+        Checkpoint.load(path)
+    start(small_problem).save(path)
+    path.write_bytes(path.read_bytes()[:-200])
+    with pytest.raises(RunDirectoryError, match="cannot be read"):
+        Checkpoint.load(path)
+    torch.save({"version": 99}, path)
+    with pytest.raises(RunDirectoryError, match="version 99"):
+        Checkpoint.load(path)
+
+
+def test_a_state_of_another_shape_is_refused(small_problem):
+    state = start(small_problem).state
+    arrays = {name: array[:1] for name, array in state.arrays().items()}
+    with pytest.raises(ValueError, match="another run"):
+        state.restore(3, arrays)
