@@ -78,7 +78,7 @@ class LinearAnnealing(_Frozen):
     """Inverse temperature at the first step."""
     steps: int | None = Field(None, ge=0)
     """Steps until it is 1; None: `fraction` of the run."""
-    fraction: float = Field(0.6, ge=0, le=1)
+    fraction: float = Field(0.8, ge=0, le=1)
     """Share of the run until it is 1, where `steps` is None."""
 
     def inverse_temperature(self, step: int, num_steps: int) -> float:
@@ -128,7 +128,7 @@ class OptimisationConfig(_Frozen):
     """Gradient of the branch-length networks before."""
     optimiser: Literal["lazy_adam", "adam"] = "lazy_adam"
     """Adam, lazily on the parameters that a step's trees use, or on all."""
-    topology_rate: float = Field(0.03, gt=0)
+    topology_rate: float = Field(0.02, gt=0)
     """First learning rate of the subsplit networks."""
     branch_rate: float = Field(0.02, gt=0)
     """First learning rate of the branch-length networks."""
