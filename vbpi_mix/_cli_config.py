@@ -83,7 +83,13 @@ def resolve_config(
         raise ConfigurationError(
             "expected an alignment file, or a bundled data set with --dataset, got neither"
         )
-    return _validated(merged, None if file is None else str(file))
+    config = _validated(merged, None if file is None else str(file))
+    if config.machine.engine == "torch" and config.machine.threads != 1:
+        raise ConfigurationError(
+            f"--threads: an option of the engine compiled, got {config.machine.threads} with the engine "
+            "torch; set OMP_NUM_THREADS for torch"
+        )
+    return config
 
 
 def refuse_changes(config: RunConfig, settings: Mapping[str, Any]) -> None:

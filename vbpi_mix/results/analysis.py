@@ -8,6 +8,7 @@ import numpy as np
 
 from vbpi_mix.alignment import Alignment, read_alignment
 from vbpi_mix.datasets import dataset_info, load_dataset
+from vbpi_mix.errors import ConfigurationError
 from vbpi_mix.likelihood.base import TreeLikelihood, make_likelihood
 from vbpi_mix.likelihood.models import jc69
 from vbpi_mix.likelihood.priors import ExponentialBranchPrior
@@ -110,23 +111,28 @@ def start_run(config: RunConfig, alignment: Alignment) -> Checkpoint:
 
 def make_engine(checkpoint: Checkpoint) -> Engine:
     """The engine that the configuration asks for; it updates the checkpoint's state in place."""
-    config = checkpoint.config
+    config, state = checkpoint.config, checkpoint.state
+    likelihood, prior = likelihood_of(checkpoint), branch_prior_of(config)
     match config.machine.engine:
         case "compiled":
-            return CompiledEngine(
-                checkpoint.state,
-                likelihood_of(checkpoint),
-                branch_prior_of(config),
-                config.mixture,
-                config.optimisation,
-            )
-        case engine:
-            raise AssertionError(f"no such engine: {engine}")
+            return CompiledEngine(state, likelihood, prior, config.mixture, config.optimisation)
+        case "torch":
+            from vbpi_mix.likelihood.torch_kernel import TorchLikelihood
+            from vbpi_mix.training.torch_engine import TorchEngine
+
+            assert isinstance(likelihood, TorchLikelihood)  # it is made for the same engine
+            return TorchEngine(state, likelihood, prior, config.optimisation, config.machine.device)
 
 
 def likelihood_of(checkpoint: Checkpoint) -> TreeLikelihood:
-    """Likelihood of a run's data, by the engine that its configuration asks for."""
+    """Likelihood of a run's data, by the engine that its configuration asks for.
+
+    Raises:
+        ConfigurationError: The device cannot be used.
+    """
     machine = checkpoint.config.machine
+    if machine.engine == "torch":
+        _check_device(machine.device)
     return make_likelihood(
         checkpoint.patterns,
         jc69(),
@@ -175,3 +181,16 @@ def data_digest(patterns: SitePatterns) -> str:
     digest.update(np.ascontiguousarray(patterns.states).tobytes())
     digest.update(np.ascontiguousarray(patterns.weights).tobytes())
     return digest.hexdigest()
+
+
+def _check_device(name: str) -> None:
+    """Refuse a device that torch does not know or cannot reach."""
+    import torch
+
+    try:
+        torch.empty(1, device=name)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigurationError(
+            f"--device {name}: torch cannot use it ({reason}); use --device cpu"
+        ) from None

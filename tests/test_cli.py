@@ -1,0 +1,257 @@
+"""The command line in this process: options, messages, exit codes and output of the quick commands."""
+
+import json
+import sys
+
+import numpy as np
+import pytest
+import tomli_w
+
+from vbpi_mix import cli
+from vbpi_mix._cli_config import OPTION_FIELDS, RECIPES, read_config, resolve_config, settings_of_options
+from vbpi_mix.errors import ConfigurationError
+from vbpi_mix.training.config import RunConfig
+
+FOUR_TAXA = ">A\nACGTACGTAA\n>B\nACGTACGTCA\n>C\nACGAACGTGA\n>D\nACGAACTTTA\n"
+TREE = "(A:0.1,B:0.2,(C:0.15,D:0.05):0.02);"
+
+
+@pytest.fixture
+def command(monkeypatch, capsys):
+    """Function that runs the command line with some arguments: exit code, standard output, standard error."""
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["vbpi-mix", *map(str, arguments)])
+        with pytest.raises(SystemExit) as exit_info:
+            cli.main()
+        captured = capsys.readouterr()
+        code = exit_info.value.code
+        return (0 if code is None else code), captured.out, captured.err
+
+    return call
+
+
+@pytest.fixture
+def alignment(tmp_path):
+    path = tmp_path / "four.fasta"
+    path.write_text(FOUR_TAXA)
+    return path
+
+
+def test_every_option_of_a_run_has_a_place_in_the_configuration():
+    fields = RunConfig.model_fields
+    for option, path in OPTION_FIELDS.items():
+        model = RunConfig
+        for section in path[:-1]:
+            model = model.model_fields[section].annotation
+        assert path[-1] in model.model_fields, option
+    assert "seed" in fields
+
+
+def test_help_states_the_configurations_defaults(command):
+    _, out, _ = command("run", "--help")
+    text = " ".join(out.split())
+    config = RunConfig.model_validate({"data": {"dataset": "DS1"}})
+    defaults = {
+        "--components": config.mixture.components,
+        "--estimator": config.mixture.estimator.value,
+        "--particles": config.mixture.particles,
+        "--iterations": config.optimisation.iterations,
+        "--branch-model": config.mixture.branch_model.value,
+        "--branch-density": config.mixture.branch_density.value,
+        "--topology-rate": config.optimisation.topology_rate,
+        "--branch-rate": config.optimisation.branch_rate,
+        "--seed": config.seed,
+        "--engine": config.machine.engine,
+        "--device": config.machine.device,
+        "--threads": config.machine.threads,
+        "--dtype": config.machine.dtype,
+        "--repeats": config.evaluation.repeats,
+        "--samples": config.evaluation.samples,
+        "--refit": "refit" if config.evaluation.refit else "no-refit",
+        "--posterior-samples": config.evaluation.posterior_samples,
+        "--checkpoint-seconds": f"{config.machine.checkpoint_seconds:g}",
+        "--log-every": config.machine.log_every,
+    }
+    for option, value in defaults.items():
+        described = text[text.index(f"{option} ") :]
+        assert f"[default: {value}]" == described[described.index("[default:") : described.index("]") + 1], (
+            option
+        )
+
+
+def test_choices_are_those_of_the_configuration():
+    from vbpi_mix.branches.network import BranchDensity, BranchFeatures
+    from vbpi_mix.objectives.estimators import Estimator
+
+    assert [e.value for e in cli.EstimatorName] == [e.value for e in Estimator]
+    assert [e.value for e in cli.BranchModelName] == [e.value for e in BranchFeatures]
+    assert [e.value for e in cli.BranchDensityName] == [e.value for e in BranchDensity]
+    assert [e.value for e in cli.RecipeName] == list(RECIPES)
+
+
+@pytest.mark.parametrize("name", ["run", "loglik", "evaluate", "compare", "sample", "datasets"])
+def test_every_command_has_help(command, name):
+    code, out, _ = command(name, "--help")
+    assert code == 0
+    assert out.startswith("Usage: ")
+    assert f" {name} [OPTIONS]" in out.splitlines()[0]
+
+
+def test_version(command):
+    from vbpi_mix import __version__
+
+    assert command("--version")[:2] == (0, f"vbpi-mix {__version__}\n")
+
+
+def test_datasets_as_table_and_as_json(command):
+    code, out, _ = command("datasets")
+    assert code == 0
+    assert [line.split()[0] for line in out.splitlines()] == ["name", *(f"DS{i}" for i in range(1, 9))]
+    content = json.loads(command("datasets", "--json")[1])
+    assert (content[0]["name"], content[0]["num_taxa"], content[0]["num_sites"]) == ("DS1", 27, 1949)
+
+
+def jc_log_likelihood_of_pair(differences, sites, length):
+    """Closed form for two sequences under Jukes-Cantor."""
+    same = 0.25 + 0.75 * np.exp(-4 * length / 3)
+    other = 0.25 - 0.25 * np.exp(-4 * length / 3)
+    return (sites - differences) * np.log(same / 4) + differences * np.log(other / 4)
+
+
+def test_log_likelihood_in_closed_form(command, tmp_path):
+    # C and D hold no data, so only the path of length 0.3 between A and B counts: 2 of 8 sites differ.
+    path = tmp_path / "pair.fasta"
+    path.write_text(">A\nACGTACGT\n>B\nACCTACGA\n>C\nNNNNNNNN\n>D\n--------\n")
+    code, out, _ = command("loglik", path, TREE, "--json")
+    assert code == 0
+    assert json.loads(out) == {
+        "log_likelihood": pytest.approx(jc_log_likelihood_of_pair(2, 8, 0.3), rel=1e-12)
+    }
+
+
+def test_gradient_by_finite_differences(command, alignment):
+    code, out, _ = command("loglik", alignment, TREE, "--gradient", "--json")
+    assert code == 0
+    result = json.loads(out)
+    assert len(result["gradient"]) == 5
+    for derivative, branch in zip(result["gradient"], result["branches"], strict=True):
+        values = []
+        for step in (1e-5, -1e-5):
+            moved = TREE.replace(f":{branch['length']:g}", f":{branch['length'] + step:.10f}", 1)
+            values.append(json.loads(command("loglik", alignment, moved, "--json")[1])["log_likelihood"])
+        # central differences: error of the order of step^2 times the third derivative, here 1e-10 * 1e4
+        assert derivative == pytest.approx((values[0] - values[1]) / 2e-5, abs=1e-4)
+    assert {frozenset(branch["taxa"]) for branch in result["branches"]} == {
+        frozenset(group) for group in ("A", "B", "C", "D", "AB")
+    }
+
+
+def test_log_likelihood_of_a_tree_file_and_as_text(command, alignment, tmp_path):
+    (tmp_path / "tree.nwk").write_text(TREE)
+    from_file = command("loglik", alignment, tmp_path / "tree.nwk")
+    assert from_file == command("loglik", alignment, TREE)
+    assert float(from_file[1]) == pytest.approx(
+        json.loads(command("loglik", alignment, TREE, "--json")[1])["log_likelihood"], abs=1e-6
+    )
+    lines = command("loglik", alignment, TREE, "--gradient")[1].splitlines()
+    assert lines[1].split("\t") == ["derivative", "length", "taxa"]
+    assert len(lines) == 7
+
+
+def test_a_dataset_can_be_named_in_place_of_an_alignment(command):
+    from vbpi_mix.datasets import dataset_info
+    from vbpi_mix.trees.newick import newick_texts, quoted
+    from vbpi_mix.trees.samples import read_tree_sample
+
+    sample = read_tree_sample(dataset_info("DS1").support_path)
+    lengths = np.full((1, 51), 0.05)
+    text = next(iter(newick_texts(sample.children[:1], lengths, [quoted(name) for name in sample.taxa])))
+    code, out, _ = command("loglik", "ds1", text)
+    assert code == 0
+    assert -11_000 < float(out) < -7_000  # the posterior lies near -7,100
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["loglik", "missing.fasta", TREE], "no such file, and no bundled data set (DS1, DS2,"),
+        (["loglik", "ALIGNMENT", "(A,B,(C,D));"], "expected a length on every branch"),
+        (["loglik", "ALIGNMENT", "(A:1,B:1,(C:1,X:1):1);"], "X"),
+        (["loglik", "ALIGNMENT", "missing.nwk"], "missing.nwk"),
+        (["evaluate", "missing"], "expected the directory of a run, but there is none"),
+        (["compare", "missing", "--reference", "x"], "expected the directory of a run, but there is none"),
+        (["sample", "missing"], "expected the directory of a run, but there is none"),
+        (
+            ["run", "--out", "OUT"],
+            "expected an alignment file, or a bundled data set with --dataset, got neither",
+        ),
+        (["run", "ALIGNMENT", "--dataset", "DS1", "--out", "OUT"], "either an alignment file or a data set"),
+        (["run", "--dataset", "DS9", "--out", "OUT"], "one of DS1, DS2"),
+        (
+            ["run", "--dataset", "DS1", "--components", "0", "--out", "OUT"],
+            "--components: input should be greater",
+        ),
+        (["run", "--dataset", "DS1", "--sampled", "2", "--out", "OUT"], "S = 2 of A = 1"),
+        (["run", "--dataset", "DS1", "--device", "cuda", "--out", "OUT"], "use the engine torch"),
+        (["run", "--resume", "--out", "OUT"], "expected the directory of a run, but there is none"),
+        (["run", "ALIGNMENT", "--support", "missing.trees", "--out", "OUT"], "missing.trees"),
+        (
+            ["run", "--config", "missing.toml", "--out", "OUT"],
+            "missing.toml: expected a configuration in TOML",
+        ),
+    ],
+)
+def test_user_errors_are_one_message_and_exit_code_2(command, alignment, tmp_path, arguments, message):
+    places = {"ALIGNMENT": alignment, "OUT": tmp_path / "out"}
+    code, out, err = command(*(places.get(argument, argument) for argument in arguments))
+    assert code == 2
+    assert out == ""
+    last = err.splitlines()[-1]
+    assert last.startswith("Error: ")
+    assert message in last
+    assert "Traceback" not in err
+    assert not (tmp_path / "out" / "config.toml").exists()
+
+
+def test_an_unknown_option_is_a_user_error_too(command):
+    code, _, err = command("run", "--compnents", "3")
+    assert code == 2
+    assert "--compnents" in err
+
+
+def test_without_iqtree_the_message_says_how_to_install_it(command, alignment, tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    code, _, err = command("run", alignment, "--out", tmp_path / "out", "--quiet")
+    assert code == 2
+    assert "neither iqtree3 nor iqtree2 is on the PATH; install IQ-TREE" in err
+    assert "--support" in err
+
+
+def test_layers_of_configuration(tmp_path):
+    file = tmp_path / "config.toml"
+    file.write_text(
+        tomli_w.dumps({"data": {"dataset": "DS2"}, "optimisation": {"iterations": 7, "topology_rate": 0.5}})
+    )
+    settings = settings_of_options({"iterations": 9, "components": 3, "seed": None})
+    config = resolve_config(settings, "published", file)
+    assert config.data.dataset == "DS2"  # file
+    assert config.optimisation.iterations == 9  # option over file
+    assert config.optimisation.topology_rate == 0.5  # file over recipe
+    assert config.optimisation.branch_rate == 0.001  # recipe over default
+    assert config.mixture.components == 3
+    assert config.seed == 0
+
+
+def test_the_published_recipe_overrides_the_defaults_and_options_override_it():
+    config = resolve_config(settings_of_options({"dataset": "DS1", "particles": 5}), "published")
+    assert config.optimisation.iterations == 400_000
+    assert config.optimisation.annealing.steps == 100_000
+    assert config.mixture.particles == 5
+
+
+def test_unknown_settings_of_a_file_are_refused(tmp_path):
+    file = tmp_path / "config.toml"
+    file.write_text('[data]\ndataset = "DS1"\n[mixture]\ncomponent = 3\n')
+    with pytest.raises(ConfigurationError, match=r"config\.toml: mixture\.component: unknown setting"):
+        read_config(file)

@@ -1,0 +1,342 @@
+"""Whole runs through the command line: end to end, interrupted, continued, watched."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import dendropy
+import numpy as np
+import pexpect
+import pytest
+import torch
+from scipy.special import logsumexp
+from scipy.stats import t as student_t
+
+from vbpi_mix import cli
+from vbpi_mix.alignment import Alignment, read_alignment, write_fasta
+from vbpi_mix.datasets import load_dataset
+from vbpi_mix.likelihood.base import make_likelihood
+from vbpi_mix.likelihood.models import jc69
+from vbpi_mix.patterns import compress
+from vbpi_mix.trees.enumeration import all_topologies
+from vbpi_mix.trees.newick import newick_texts, quoted
+from vbpi_mix.trees.samples import read_tree_draws, read_tree_sample
+
+VBPI_MIX = [sys.executable, "-m", "vbpi_mix.cli"]
+QUICK = ["--iterations", "600", "--repeats", "10", "--posterior-samples", "200", "--log-every", "50"]
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory):
+    """Six taxa and 150 sites of DS1, with all 105 topologies as support: paths of the two files."""
+    folder = tmp_path_factory.mktemp("inputs")
+    whole = load_dataset("DS1")
+    chosen = [0, 5, 9, 14, 19, 24]
+    part = Alignment(tuple(whole.taxa[i] for i in chosen), whole.states[chosen, 400:550], "part of DS1")
+    write_fasta(part, folder / "six.fasta")
+    names = [quoted(name) for name in part.taxa]
+    (folder / "all.trees").write_text("\n".join(newick_texts(all_topologies(6), None, names)) + "\n")
+    return folder / "six.fasta", folder / "all.trees"
+
+
+def call(monkeypatch, capsys, *arguments):
+    """Exit code, standard output and standard error of the command line in this process."""
+    monkeypatch.setattr(sys, "argv", ["vbpi-mix", *map(str, arguments)])
+    with pytest.raises(SystemExit) as exit_info:
+        cli.main()
+    captured = capsys.readouterr()
+    return exit_info.value.code or 0, captured.out, captured.err
+
+
+@pytest.fixture
+def command(monkeypatch, capsys):
+    """Function that runs the command line in this process."""
+    return lambda *arguments: call(monkeypatch, capsys, *arguments)
+
+
+@pytest.fixture(scope="module")
+def finished(inputs, tmp_path_factory):
+    """Directory of a finished run of two components, and what it printed."""
+    alignment, trees = inputs
+    out = tmp_path_factory.mktemp("finished") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        arguments = ["run", alignment, "--support", trees, "--out", out, "--components", 2, *QUICK, "--json"]
+        patch.setattr(sys, "argv", ["vbpi-mix", *map(str, arguments)])
+        printed = subprocess.run(
+            [*VBPI_MIX, *map(str, arguments)], capture_output=True, text=True, check=False
+        )
+    assert printed.returncode == 0, printed.stderr
+    return out, printed
+
+
+def posterior_by_importance_sampling(alignment_path):
+    """The posterior of all 105 topologies and the log marginal likelihood, with its standard error.
+
+    Topology by topology, log branch lengths come from t distributions (5 degrees of freedom): wide ones
+    first, then three times ones with the mean and 1.2 times the standard deviation of the weighted draws
+    before.
+    """
+    rng = np.random.default_rng(0)
+    topologies = all_topologies(6)
+    likelihood = make_likelihood(compress(read_alignment(alignment_path)), jc69())
+    log_marginals, relative_errors = np.empty(105), np.empty(105)
+    for k in range(105):
+        mean, spread = np.full(9, -2.6), np.full(9, 1.2)
+        for num_draws in (1000, 1000, 1000, 4000):
+            standard = rng.standard_t(5, (num_draws, 9))
+            log_lengths = mean + spread * standard
+            log_q = (student_t.logpdf(standard, 5) - np.log(spread)).sum(axis=1)
+            log_prior = (np.log(10) - 10 * np.exp(log_lengths) + log_lengths).sum(axis=1)
+            children = np.repeat(topologies[k : k + 1], num_draws, axis=0)
+            log_weights = likelihood.value(children, np.exp(log_lengths)) + log_prior - log_q
+            weights = np.exp(log_weights - logsumexp(log_weights))
+            mean = weights @ log_lengths
+            spread = 1.2 * np.sqrt(weights @ (log_lengths - mean) ** 2) + 0.1
+        log_marginals[k] = logsumexp(log_weights) - np.log(num_draws)
+        relative_errors[k] = np.sqrt((weights**2).sum())
+    posterior = np.exp(log_marginals - logsumexp(log_marginals))
+    error = np.sqrt(((posterior * relative_errors) ** 2).sum())
+    return topologies, posterior, logsumexp(log_marginals) - np.log(105), error
+
+
+def test_a_run_leaves_all_its_files(finished):
+    out, printed = finished
+    result = json.loads((out / "result.json").read_text())
+    assert json.loads(printed.stdout) == result
+    assert "iteration 600 of 600 (100%)" in printed.stderr
+    names = {path.name for path in out.iterdir()} - {".lock"}
+    assert names == {
+        "config.toml",
+        "metrics.jsonl",
+        "checkpoint.pt",
+        "result.json",
+        "posterior.npz",
+        "posterior.run1.t",
+        "posterior.trprobs",
+        "consensus.con.tre",
+    }
+    assert result["iterations"] == 600
+    assert result["pareto_k"] < 0.7
+    assert result["topologies"]["drawn_mass"] > 0.99
+    assert sum(result["components"]["weight_share"]) == pytest.approx(1.0)
+    records = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    assert [record["iteration"] for record in records] == list(range(50, 601, 50))
+    assert records[-1]["inverse_temperature"] == 1.0
+    trees = dendropy.TreeList.get(path=str(out / "posterior.run1.t"), schema="nexus")
+    assert len(trees) == 200
+
+
+def test_posterior_agrees_with_an_independent_estimate(finished, inputs):
+    out, _ = finished
+    topologies, posterior, log_marginal, error = posterior_by_importance_sampling(inputs[0])
+    assert error < 0.1
+    marginal = json.loads((out / "result.json").read_text())["marginal_log_likelihood"]
+    assert marginal["pooled"] == pytest.approx(
+        log_marginal, abs=4 * np.hypot(error, marginal["standard_error"])
+    )
+    found = read_tree_sample(out / "posterior.trprobs", read_alignment(inputs[0]).taxa)
+    probability = {row.tobytes(): p for row, p in zip(found.children, found.weights, strict=True)}
+    differences = [
+        abs(p - probability.get(t.tobytes(), 0.0)) for t, p in zip(topologies, posterior, strict=True)
+    ]
+    # Both have relative errors of a few percent for the topologies that matter.
+    assert 0.5 * sum(differences) < 0.08
+
+
+def test_a_finished_run_is_not_overwritten_but_may_be_resumed(finished, inputs, command):
+    out, _ = finished
+    before = {path.name: path.read_bytes() for path in out.iterdir() if path.name != ".lock"}
+    code, _, err = command("run", inputs[0], "--support", inputs[1], "--out", out)
+    assert code == 2
+    assert "already holds a run; continue it with --resume, or choose another --out" in err
+    code, printed, err = command("run", "--resume", "--out", out, "--json")
+    assert code == 0
+    assert "has finished already" in err
+    assert json.loads(printed) == json.loads((out / "result.json").read_text())
+    assert before == {path.name: path.read_bytes() for path in out.iterdir() if path.name != ".lock"}
+
+
+def test_a_continued_run_keeps_its_configuration(finished, command):
+    code, _, err = command("run", "--resume", "--out", finished[0], "--components", "3")
+    assert code == 2
+    assert "--components: this run was started with 2, not 3" in err
+
+
+def test_summary_for_people(finished, command):
+    code, printed, _ = command("run", "--resume", "--out", finished[0])
+    assert code == 0
+    assert printed.startswith("log marginal likelihood    -")
+    assert "Pareto k-hat" in printed
+    assert "(good: below 0.7)" in printed
+
+
+def test_evaluate_agrees_with_the_run(finished, command):
+    out, _ = finished
+    code, printed, _ = command("evaluate", out, "--seed", "5", "--json")
+    assert code == 0
+    result, again = json.loads((out / "result.json").read_text()), json.loads(printed)
+    one, other = result["marginal_log_likelihood"], again["marginal_log_likelihood"]
+    assert one["pooled"] != other["pooled"]
+    tolerance = 5 * np.hypot(one["standard_error"], other["standard_error"])
+    assert one["pooled"] == pytest.approx(other["pooled"], abs=tolerance)
+    assert (other["num_repeats"], other["evaluations_per_repeat"]) == (10, 1000)
+    literature = json.loads(command("evaluate", out, "--per-component", "--repeats", "2", "--json")[1])
+    assert literature["marginal_log_likelihood"]["evaluations_per_repeat"] == 2000
+
+
+def test_compare_with_the_runs_own_corrected_posterior(finished, command):
+    out, _ = finished
+    code, printed, _ = command("compare", out, "--reference", out / "posterior.trprobs", "--json")
+    assert code == 0
+    result = json.loads(printed)
+    for measure in ("coverage", "kl", "total_variation"):
+        assert result[measure].keys() == {"raw", "refitted", "corrected"}
+    # probabilities in the file are rounded to their shortest form, not to a few digits
+    assert result["total_variation"]["corrected"] == pytest.approx(0.0, abs=1e-6)
+    assert result["kl"]["corrected"] == pytest.approx(0.0, abs=1e-6)
+    assert result["coverage"]["corrected"] == pytest.approx(1.0)
+    assert 0 < result["total_variation"]["refitted"] < 0.3
+    assert result["splits"]["maximum"] < 1e-6
+    assert (
+        command("compare", out, "--reference", out / "posterior.trprobs")[1].splitlines()[1].startswith("raw")
+    )
+
+
+def test_sample_writes_trees_of_the_posterior(finished, command, tmp_path):
+    out, _ = finished
+    target = tmp_path / "trees.nex"
+    assert command("sample", out, "-n", "300", "--out", target)[:2] == (0, "")
+    again = command("sample", out, "-n", "300", "--out", target)
+    assert again[0] == 2
+    assert "exists already and is not overwritten" in again[2]
+    drawn = read_tree_draws(target)
+    assert drawn.branch_lengths.shape == (300, 9)
+    newick = command("sample", out, "-n", "300", "--format", "newick")[1]
+    assert len(newick.splitlines()) == 300
+    (tmp_path / "trees.nwk").write_text(newick)
+    reference = read_tree_sample(out / "posterior.trprobs")
+    sampled = read_tree_sample(tmp_path / "trees.nwk", reference.taxa)
+    probability = {row.tobytes(): p for row, p in zip(reference.children, reference.weights, strict=True)}
+    # Counts are within 1 of what these draws say, and these differ from the run's by the standard error of an
+    # effective sample of more than 1000.
+    for row, count in zip(sampled.children, sampled.weights, strict=True):
+        p = probability[row.tobytes()]
+        assert abs(count / 300 - p) < 1 / 300 + 5 * np.sqrt(p * (1 - p) / 1000) + 0.002
+    content = json.loads(command("sample", out, "-n", "3", "--json")[1])
+    assert len(content["trees"]) == 3
+    assert content["ess"] > 1000
+
+
+def start(arguments, **options):
+    return subprocess.Popen([*VBPI_MIX, *map(str, arguments)], stderr=subprocess.PIPE, text=True, **options)
+
+
+def wait_for_progress(process, out):
+    """Wait until a run has saved a checkpoint in the midst of training."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and process.poll() is None:
+        metrics = out / "metrics.jsonl"
+        if metrics.exists() and metrics.read_text().count("\n") >= 3:
+            return
+        time.sleep(0.01)
+    pytest.fail(f"no progress: {process.communicate()[1]}")
+
+
+def test_a_killed_run_continues_bit_for_bit(inputs, tmp_path, command):
+    alignment, trees = inputs
+    # Enough iterations that the kill comes in their midst; the evaluation is small.
+    settings = ["--support", trees, "--components", 2, "--estimator", "s2a", "--seed", 3, "--iterations", 400]
+    settings += ["--repeats", 2, "--posterior-samples", 50, "--log-every", 10, "--quiet"]
+    straight, killed = tmp_path / "straight", tmp_path / "killed"
+    assert command("run", alignment, *settings, "--out", straight)[0] == 0
+    with start(["run", alignment, *settings, "--out", killed, "--checkpoint-seconds", 0]) as process:
+        wait_for_progress(process, killed)
+        process.send_signal(signal.SIGKILL)
+    assert not (killed / "result.json").exists()
+    step = torch.load(killed / "checkpoint.pt", weights_only=True)["step"]
+    assert 0 < step < 400
+    assert command("run", "--resume", "--out", killed, "--quiet")[0] == 0
+    one, other = (torch.load(path / "checkpoint.pt", weights_only=True) for path in (straight, killed))
+    assert one["step"] == other["step"] == 400
+    assert one["streams"] == other["streams"]
+    for name, tensor in one["state"].items():
+        assert torch.equal(tensor, other["state"][name]), name
+    for name in ("posterior.run1.t", "posterior.trprobs", "consensus.con.tre"):
+        assert (straight / name).read_bytes() == (killed / name).read_bytes(), name
+    metrics = [
+        [json.loads(line)["bound"] for line in (path / "metrics.jsonl").read_text().splitlines()]
+        for path in (straight, killed)
+    ]
+    assert metrics[0] == metrics[1]
+    results = [json.loads((path / "result.json").read_text()) for path in (straight, killed)]
+    assert results[0]["marginal_log_likelihood"] == results[1]["marginal_log_likelihood"]
+
+
+def test_sigterm_saves_and_a_second_run_is_refused(inputs, tmp_path, command):
+    out = tmp_path / "run"
+    arguments = ["run", inputs[0], "--support", inputs[1], "--out", out, "--iterations", 1_000_000]
+    with start(arguments) as process:
+        wait_for_progress(process, out)
+        code, _, err = command("run", "--resume", "--out", out)
+        assert code == 2
+        assert f"in use by process {process.pid}" in err
+        process.send_signal(signal.SIGTERM)
+        messages = process.communicate(timeout=60)[1]
+    assert process.returncode == 128 + signal.SIGTERM
+    assert f"continue with vbpi-mix run --resume --out {out}" in messages
+    assert "Traceback" not in messages
+    step = torch.load(out / "checkpoint.pt", weights_only=True)["step"]
+    assert f"stopped after iteration {step:,};" in messages
+    last = json.loads((out / "metrics.jsonl").read_text().splitlines()[-1])
+    assert last["iteration"] == step
+
+
+def test_a_terminal_shows_a_live_bar_and_control_c_stops(inputs, tmp_path):
+    alignment, trees = inputs
+    arguments = ["run", str(alignment), "--support", str(trees), "--out", str(tmp_path / "run")]
+    terminal = pexpect.spawn(
+        VBPI_MIX[0],
+        [*VBPI_MIX[1:], *arguments, "--iterations", "1000000", "--log-every", "10"],
+        env={**os.environ, "TERM": "xterm", "COLUMNS": "120"},
+        dimensions=(24, 120),
+        encoding="utf-8",
+        timeout=60,
+    )
+    try:
+        terminal.expect(r"six\.fasta: 6 taxa, 150 sites")
+        terminal.expect(r"support: [\d,]+ parameters from 105 topologies")
+        terminal.expect(r"training.*/1000000.* bound -\d+\.\d\d .*\d+:\d\d.* left")
+        terminal.sendintr()
+        terminal.expect("stopped after iteration")
+        terminal.expect(pexpect.EOF)
+    finally:
+        terminal.close(force=True)
+    assert terminal.exitstatus == 128 + signal.SIGINT
+
+
+@pytest.mark.iqtree
+def test_an_alignment_alone_gets_its_support_from_iqtree(inputs, tmp_path, command, require_program):
+    require_program("iqtree3", "iqtree2")
+    out = tmp_path / "run"
+    code, printed, err = command(
+        "run", inputs[0], "--out", out, "--iterations", "50", "--repeats", "2", "--json"
+    )
+    assert code == 0, err
+    assert "making bootstrap trees with IQ-TREE" in err
+    assert json.loads(printed)["provenance"]["support"].startswith("iqtree")
+
+
+def test_a_run_can_be_repeated_from_its_configuration(finished, tmp_path, command):
+    out, _ = finished
+    config = ["--config", out / "config.toml", "--iterations", "50", "--quiet"]
+    code, printed, err = command("run", *config, "--out", tmp_path / "again", "--json")
+    assert code == 0, err
+    result = json.loads(printed)
+    assert result["iterations"] == 50
+    assert (
+        result["provenance"]["data_sha256"]
+        == json.loads((out / "result.json").read_text())["provenance"]["data_sha256"]
+    )
