@@ -389,10 +389,19 @@ def _add_count(index, amount, parameter_parent, counts, parent_counts, is_touche
 def rooting_posterior(log_q, children, parameter_index, root_index, below, out):
     """Probability of each rooting given the topology, into out [edge]; returns log q(tau) (-inf: out is all 0)."""
     _rooting_log_probabilities(log_q, children, parameter_index, root_index, below, out)
-    total = _logsumexp(out)
+    largest = -np.inf
     for e in range(out.shape[0]):
-        out[e] = np.exp(out[e] - total) if total > -np.inf else 0.0
-    return total
+        largest = max(largest, out[e])
+    if largest == -np.inf:
+        out[:] = 0.0
+        return -np.inf
+    total = 0.0
+    for e in range(out.shape[0]):
+        out[e] = np.exp(out[e] - largest)
+        total += out[e]
+    for e in range(out.shape[0]):
+        out[e] /= total
+    return largest + np.log(total)
 
 
 @njit(cache=True, nogil=True)

@@ -41,15 +41,16 @@ def topology_counts(
             )  # fmt: skip
 
 
+@njit(cache=True, nogil=True, inline="always")
+def _moment(old, new, decay):
+    return decay * old + (1.0 - decay) * new
+
+
 @njit(cache=True, nogil=True)
-def _adam(value, gradient, moments, num_updates, rate):
-    """Value after one Adam step uphill; moments [2] are updated in place."""
-    moments[0] = FIRST_DECAY * moments[0] + (1.0 - FIRST_DECAY) * gradient
-    moments[1] = SECOND_DECAY * moments[1] + (1.0 - SECOND_DECAY) * gradient * gradient
+def _corrections(num_updates):
+    """Adam's factors that undo the bias of its two moments after so many updates."""
     row = min(num_updates, _CORRECTIONS.shape[0]) - 1
-    first = moments[0] * _CORRECTIONS[row, 0]
-    second = moments[1] * _CORRECTIONS[row, 1]
-    return value + rate * first / (np.sqrt(second) + EPSILON)
+    return _CORRECTIONS[row, 0], _CORRECTIONS[row, 1]
 
 
 @njit(cache=True, nogil=True)
@@ -61,20 +62,37 @@ def update_topologies(
     moments is [component, parameter, 2], num_updates [component, parent].
     """
     for a in range(logits.shape[0]):
-        for n in range(num_touched[a]):
-            parent = touched[a, n]
-            start, stop = parent_start[parent], parent_start[parent + 1]
-            total = parent_counts[a, parent]
-            if stop - start > 1:
-                num_updates[a, parent] += 1
-                for i in range(start, stop):
-                    gradient = counts[a, i] - q[a, i] * total
-                    logits[a, i] = _adam(logits[a, i], gradient, moments[a, i], num_updates[a, parent], rate)
-                refresh_parent(logits[a], parent, parent_start, log_q[a], q[a])
-            counts[a, start:stop] = 0.0
-            parent_counts[a, parent] = 0.0
-            is_touched[a, parent] = 0
-        num_touched[a] = 0
+        if num_touched[a] > 0:
+            _update_network(
+                rate, parent_start, logits[a], log_q[a], q[a], counts[a], parent_counts[a], is_touched[a],
+                touched[a], num_touched[a], moments[a], num_updates[a],
+            )  # fmt: skip
+            num_touched[a] = 0
+
+
+@njit(cache=True, nogil=True)
+def _update_network(
+    rate, parent_start, logits, log_q, q, counts, parent_counts, is_touched, touched, num_touched, moments, num_updates
+):
+    """`update_topologies` for one component."""
+    for n in range(num_touched):
+        parent = touched[n]
+        start, stop = parent_start[parent], parent_start[parent + 1]
+        total = parent_counts[parent]
+        if stop - start > 1:
+            num_updates[parent] += 1
+            correction1, correction2 = _corrections(num_updates[parent])
+            for i in range(start, stop):
+                gradient = counts[i] - q[i] * total
+                first = _moment(moments[i, 0], gradient, FIRST_DECAY)
+                second = _moment(moments[i, 1], gradient * gradient, SECOND_DECAY)
+                moments[i, 0], moments[i, 1] = first, second
+                logits[i] += rate * (first * correction1) / (np.sqrt(second * correction2) + EPSILON)
+            refresh_parent(logits, parent, parent_start, log_q, q)
+        for i in range(start, stop):
+            counts[i] = 0.0
+        parent_counts[parent] = 0.0
+        is_touched[parent] = 0
 
 
 @njit(cache=True, nogil=True)
@@ -111,10 +129,14 @@ def update_branches(rate, table, grad, skewed, touched_flag, touched_list, touch
     for n in range(touched_count[0]):
         a, row = touched_list[n] // num_rows, touched_list[n] % num_rows
         num_updates[a, row] += 1
+        correction1, correction2 = _corrections(num_updates[a, row])
         for column in range(num_columns):
-            table[a, row, column] = _adam(
-                table[a, row, column], grad[a, row, column], moments[a, row, column], num_updates[a, row], rate
-            )
-        grad[a, row] = 0.0
+            gradient = grad[a, row, column]
+            first = _moment(moments[a, row, column, 0], gradient, FIRST_DECAY)
+            second = _moment(moments[a, row, column, 1], gradient * gradient, SECOND_DECAY)
+            moments[a, row, column, 0], moments[a, row, column, 1] = first, second
+            table[a, row, column] += rate * (first * correction1) / (np.sqrt(second * correction2) + EPSILON)
+        for column in range(3):
+            grad[a, row, column] = 0.0
         touched_flag[a, row] = 0
     touched_count[0] = 0
