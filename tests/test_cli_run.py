@@ -286,10 +286,10 @@ def test_sigterm_saves_and_a_second_run_is_refused(inputs, tmp_path, command):
         process.send_signal(signal.SIGTERM)
         messages = process.communicate(timeout=60)[1]
     assert process.returncode == 128 + signal.SIGTERM
-    assert f"continue with vbpi-mix run --resume --out {out}" in messages
+    assert f"continue with: vbpi-mix run --resume --out {out}" in messages
     assert "Traceback" not in messages
     step = torch.load(out / "checkpoint.pt", weights_only=True)["step"]
-    assert f"stopped after iteration {step:,};" in messages
+    assert f"stopped after iteration {step:,}\n" in messages
     last = json.loads((out / "metrics.jsonl").read_text().splitlines()[-1])
     assert last["iteration"] == step
 

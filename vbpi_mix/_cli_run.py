@@ -55,7 +55,7 @@ class InterruptedRunError(Exception):
 
 
 class Interruption:
-    """SIGINT and SIGTERM as requests to stop: at once, but during training only after a checkpoint."""
+    """Signals as requests to stop: at once, but during training only after a checkpoint."""
 
     def __init__(self) -> None:
         self.signal_number: int | None = None
@@ -63,8 +63,8 @@ class Interruption:
 
     @contextmanager
     def handled(self) -> Iterator[None]:
-        """Handle the two signals until the block ends."""
-        numbers = (signal.SIGINT, signal.SIGTERM)
+        """Handle SIGINT (control-C), SIGTERM and SIGHUP (lost terminal) until the block ends."""
+        numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
         before = {number: signal.signal(number, self._receive) for number in numbers}
         try:
             yield
@@ -137,9 +137,14 @@ def run(
         elif directory.result.exists():
             progress.stage(f"{out}: this run has finished already")
             return read_result(directory.result)
-        checkpoint = _begin(config, directory, resume, progress)
-        checkpoint = _train(checkpoint, directory, progress, interruption)
-        return _finish(checkpoint, directory, progress)
+        try:
+            checkpoint = _begin(config, directory, resume, progress)
+            checkpoint = _train(checkpoint, directory, progress, interruption)
+            return _finish(checkpoint, directory, progress)
+        except InterruptedRunError:
+            if directory.checkpoint.exists():
+                progress.stage(f"continue with: vbpi-mix run --resume --out {shlex.quote(str(out))}")
+            raise
 
 
 def _begin(config: RunConfig, directory: RunDirectory, resume: bool, progress: Progress) -> Checkpoint:
@@ -194,9 +199,7 @@ def _train(
                     _save(checkpoint, directory)
                     saved_at = time.monotonic()
                 if interruption.signal_number is not None:
-                    progress.stage(
-                        f"stopped after iteration {report.step:,}; continue with {_resume_command(directory)}"
-                    )
+                    progress.stage(f"stopped after iteration {report.step:,}")
                     raise InterruptedRunError(interruption.signal_number)
         except NonFiniteError as error:
             raise NonFiniteError(
@@ -272,7 +275,3 @@ def _ms_per_iteration(directory: RunDirectory) -> float:
     return statistics.median(
         1000 * record["seconds"] / num_steps for record, num_steps in zip(records, steps, strict=True)
     )
-
-
-def _resume_command(directory: RunDirectory) -> str:
-    return f"vbpi-mix run --resume --out {shlex.quote(str(directory.path))}"

@@ -1,4 +1,4 @@
-"""A mixture of two components over the 105 topologies of six taxa, with an exactly known posterior."""
+"""Mixtures on the 105 topologies of six taxa: one with an exactly known posterior, one for real data."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,7 +8,16 @@ import pytest
 from scipy.special import logsumexp
 from scipy.stats import norm
 
+from vbpi_mix.alignment import Alignment
+from vbpi_mix.datasets import load_dataset
+from vbpi_mix.patterns import SitePatterns, compress
 from vbpi_mix.results.draws import PosteriorDraws
+from vbpi_mix.sbn.support import build_support
+from vbpi_mix.training.config import MixtureConfig, OptimisationConfig
+from vbpi_mix.training.mixture import Mixture
+from vbpi_mix.training.state import initial_mixture
+from vbpi_mix.trees.enumeration import all_topologies
+from vbpi_mix.trees.samples import TreeSample
 from vbpi_mix.trees.topology import topologies_from_choices, unique_topologies
 
 TAXA = ("A", "B", "C", "D", "E", "F")
@@ -79,3 +88,26 @@ def _make_toy(concentration: float = 0.3, seed: int = 11) -> Toy:
 def make_toy() -> Callable[..., Toy]:
     """Function that makes a toy."""
     return _make_toy
+
+
+@pytest.fixture(scope="session")
+def patterns() -> SitePatterns:
+    """Six taxa and 150 sites of DS1."""
+    whole = load_dataset("DS1")
+    chosen = [0, 5, 9, 14, 19, 24]
+    taxa = tuple(whole.taxa[i] for i in chosen)
+    return compress(Alignment(taxa, whole.states[chosen, 400:550], "part of DS1"))
+
+
+@pytest.fixture(scope="session")
+def mixture(patterns: SitePatterns) -> Mixture:
+    """An untrained mixture of two different components on all 105 topologies."""
+    rng = np.random.default_rng(0)
+    children = all_topologies(6)
+    support = build_support(children, patterns.taxa)
+    sample = TreeSample(patterns.taxa, children, np.ones(105), "all topologies")
+    mixture = initial_mixture(support, sample, MixtureConfig(components=2), OptimisationConfig())
+    mixture.networks.logits += rng.normal(0.0, 0.7, mixture.networks.logits.shape)
+    mixture.networks.refresh()
+    mixture.branches.table[:, :-1] += rng.normal(0.0, 0.05, mixture.branches.table[:, :-1].shape)
+    return mixture

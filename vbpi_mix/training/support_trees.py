@@ -10,7 +10,6 @@ import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -31,13 +30,13 @@ MAX_ENUMERATED_TAXA = 6
 """Up to so many taxa every topology belongs to the support."""
 
 
-def find_iqtree(programs: Iterable[str] = PROGRAMS) -> str:
+def find_iqtree() -> str:
     """Path of IQ-TREE 2 or 3.
 
     Raises:
         MissingProgramError: Neither is on the PATH; says how to install one.
     """
-    for name in programs:
+    for name in PROGRAMS:
         path = shutil.which(name)
         if path is not None:
             return path

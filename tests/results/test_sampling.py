@@ -1,0 +1,137 @@
+import dataclasses
+
+import numpy as np
+import pytest
+from scipy.special import logsumexp
+
+from vbpi_mix.branches import densities
+from vbpi_mix.errors import NonFiniteError
+from vbpi_mix.likelihood.base import make_likelihood
+from vbpi_mix.likelihood.models import jc69
+from vbpi_mix.likelihood.priors import ExponentialBranchPrior, log_topology_prior
+from vbpi_mix.results import evaluation, refit, sampling
+from vbpi_mix.results.comparison import compare_exact
+from vbpi_mix.results.correction import CorrectionMethod, correct
+from vbpi_mix.results.refit import RefitChoice
+
+
+@pytest.fixture(scope="module")
+def prior():
+    return ExponentialBranchPrior(10.0)
+
+
+@pytest.fixture(scope="module")
+def likelihood(patterns):
+    return make_likelihood(patterns, jc69())
+
+
+@pytest.fixture(scope="module")
+def draws(mixture, likelihood, prior):
+    return sampling.draw_posterior(mixture, likelihood, prior, 1500, np.random.default_rng(1))
+
+
+def test_log_weights_by_their_definition(mixture, likelihood, prior, draws):
+    # Densities again, one draw after another, from the topologies and branch lengths that came out.
+    chosen = [0, 1, 777, 1500, 2999]
+    children = draws.topologies[draws.topology_index[chosen]]
+    log_lengths = np.log(draws.branch_lengths[chosen])
+    log_joint = (
+        likelihood.value(children, draws.branch_lengths[chosen])
+        + prior.log_density(log_lengths)
+        + log_topology_prior(mixture.support.num_taxa)
+    )
+    log_topology = mixture.networks.log_probability_of(children)
+    index = mixture.support.index(children, mixture.with_psp)
+    parameters = np.moveaxis(mixture.branches.branch_parameters(index.feature_index), -1, 0)
+    log_branches = densities.log_density(log_lengths, *parameters).sum(axis=2).T
+    log_density = log_topology + log_branches
+    np.testing.assert_allclose(
+        draws.log_weights[chosen], log_joint - (logsumexp(log_density, axis=1) - np.log(2)), rtol=1e-11
+    )
+    np.testing.assert_allclose(
+        draws.responsibilities[chosen],
+        np.exp(log_density - logsumexp(log_density, axis=1)[:, None]),
+        rtol=1e-8,
+    )
+
+
+def test_log_q_is_exact(mixture, draws):
+    np.testing.assert_allclose(
+        draws.log_q, mixture.networks.log_mixture_probability_of(draws.topologies), rtol=1e-12
+    )
+
+
+def test_draws_are_stratified_and_follow_their_components(mixture, draws):
+    assert np.bincount(draws.component).tolist() == [1500, 1500]
+    for a in range(2):
+        frequencies = (
+            np.bincount(draws.topology_index[draws.component == a], minlength=len(draws.topologies)) / 1500
+        )
+        exact = np.exp(mixture.networks.log_probability_of(draws.topologies)[:, a])
+        assert np.all(np.abs(frequencies - exact) < 5 * np.sqrt(exact * (1 - exact) / 1500) + 1e-3)
+
+
+def test_the_last_batch_may_be_smaller(mixture, likelihood, prior, monkeypatch):
+    # 2 components of 23 draws in batches of 2 x 5: the fifth batch has 2 x 3.
+    monkeypatch.setattr(sampling, "BATCH", 10)
+    draws = sampling.draw_posterior(mixture, likelihood, prior, 23, np.random.default_rng(1))
+    assert np.bincount(draws.component).tolist() == [23, 23]
+    np.testing.assert_allclose(
+        draws.log_q, mixture.networks.log_mixture_probability_of(draws.topologies), rtol=1e-12
+    )
+
+
+def test_weights_that_are_not_finite_name_the_component(mixture, prior):
+    class Zero:
+        """A likelihood of zero for every second tree: those of component 1."""
+
+        def value(self, children, branch_lengths, *, out=None):
+            return np.where(np.arange(len(children)) % 2 == 1, -np.inf, -100.0)
+
+        def value_and_gradient(self, children, branch_lengths, *, out=None):
+            raise NotImplementedError
+
+    with pytest.raises(NonFiniteError, match=r"got 10 of 20 that are not, of component\(s\) \[1\]"):
+        sampling.draw_posterior(mixture, Zero(), prior, 10, np.random.default_rng(0))
+
+
+def test_refitting_brings_q_nearer_the_posterior_and_raises_the_bound(mixture, likelihood, prior, draws):
+    generator = np.random.default_rng(2)
+
+    def redraw(candidate):
+        return sampling.draw_posterior(candidate, likelihood, prior, 1500, generator)
+
+    better, choice = refit.refit_mixture(mixture, draws, redraw)
+    assert choice is not RefitChoice.UNCHANGED  # the networks are untrained, so there is much to gain
+    before = mixture.networks.log_mixture_probability_of(draws.topologies)
+    after = better.networks.log_mixture_probability_of(draws.topologies)
+    target = correct(draws, CorrectionMethod.SELF_NORMALISED).topology_probabilities
+    # The weights of untrained branch lengths are so uneven that the cautious candidate wins: half the way.
+    assert compare_exact(target, after).total_variation < 0.6 * compare_exact(target, before).total_variation
+    fresh = redraw(better)
+    assert evaluation.lower_bound(fresh.by_component(fresh.log_weights), 10) > evaluation.lower_bound(
+        draws.by_component(draws.log_weights), 10
+    )
+    np.testing.assert_array_equal(better.branches.table, mixture.branches.table)
+
+
+def test_a_mixture_that_cannot_gain_is_left_alone(mixture, likelihood, prior, draws):
+    seen = []
+
+    def redraw(candidate):
+        # Pretend that every other candidate is worse.
+        seen.append(candidate)
+        loss = 0.0 if candidate is mixture else 5.0
+        return dataclasses.replace(draws, log_weights=draws.log_weights - loss)
+
+    same, choice = refit.refit_mixture(mixture, draws, redraw)
+    assert same is mixture
+    assert choice is RefitChoice.UNCHANGED
+    assert len(seen) == 3
+
+
+def test_truncated_weights_are_cut_at_the_root_of_their_number():
+    log_weights = np.log(np.array([1.0] * 99 + [10_000.0])) - 500.0
+    cut = refit.truncated_log_weights(log_weights)
+    np.testing.assert_array_equal(cut[:99], log_weights[:99])
+    assert cut[99] == pytest.approx(np.log((99 + 10_000) / 100 * 10) - 500.0)

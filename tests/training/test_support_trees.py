@@ -1,0 +1,95 @@
+import os
+import stat
+
+import numpy as np
+import pytest
+
+from vbpi_mix.alignment import Alignment
+from vbpi_mix.errors import AlignmentError, MissingProgramError, VbpiMixError
+from vbpi_mix.training import support_trees
+from vbpi_mix.trees.enumeration import all_topologies
+from vbpi_mix.trees.samples import TreeSample
+from vbpi_mix.trees.summaries import split_table
+
+
+def make_alignment(num_taxa, num_sites=300, seed=0):
+    """Sequences on a caterpillar: each taxon differs from the last one at a tenth of the sites."""
+    rng = np.random.default_rng(seed)
+    rows = [rng.integers(0, 4, num_sites)]
+    for _ in range(num_taxa - 1):
+        changed = rng.random(num_sites) < 0.1
+        rows.append(np.where(changed, rng.integers(0, 4, num_sites), rows[-1]))
+    states = (1 << np.array(rows)).astype(np.uint8)
+    # Names that IQ-TREE would change.
+    return Alignment(tuple(f"taxon {i} (x'{i})" for i in range(num_taxa)), states, "made up")
+
+
+def fake_program(folder, script):
+    """Put a shell script named iqtree2 on a folder of its own."""
+    path = folder / "iqtree2"
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(path.stat().st_mode | stat.S_IXUSR)
+
+
+@pytest.mark.iqtree
+def test_bootstrap_trees_find_the_splits_of_clear_data(require_program):
+    require_program("iqtree3", "iqtree2")
+    alignment = make_alignment(8)
+    sample = support_trees.bootstrap_trees(alignment, seed=1)
+    assert sample.taxa == alignment.taxa
+    assert sample.weights.sum() == 10_000
+    assert sample.source.startswith("iqtree")
+    table = split_table(sample.children, sample.weights)
+    frequency = {int(mask[0]): f for mask, f in zip(table.masks, table.frequencies, strict=True)}
+    # Taxa 0..k against the rest, in the order in which the caterpillar was made.
+    for k in range(1, 6):
+        assert frequency.get((1 << (k + 1)) - 1, 0.0) > 0.9, k
+
+
+def test_six_taxa_get_all_topologies():
+    topologies = all_topologies(6)
+    sample = TreeSample(tuple("ABCDEF"), topologies[[7, 30]], np.array([60.0, 40.0]), "two trees")
+    whole = support_trees.with_all_small_topologies(sample)
+    assert {row.tobytes() for row in whole.children} == {row.tobytes() for row in topologies}
+    assert len(whole.children) == 105
+    np.testing.assert_array_equal(whole.weights[:2], [60.0, 40.0])
+    assert whole.weights[2:].sum() == pytest.approx(1.0)
+    assert support_trees.with_all_small_topologies(whole) is whole
+
+
+def test_seven_taxa_keep_their_trees():
+    sample = TreeSample(tuple("ABCDEFG"), all_topologies(7)[:2], np.ones(2), "two trees")
+    assert support_trees.with_all_small_topologies(sample) is sample
+
+
+def test_iqtree_3_is_preferred(tmp_path, monkeypatch):
+    fake_program(tmp_path, "true")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert support_trees.find_iqtree() == str(tmp_path / "iqtree2")
+    (tmp_path / "iqtree2").rename(tmp_path / "iqtree3")
+    fake_program(tmp_path, "true")
+    assert support_trees.find_iqtree() == str(tmp_path / "iqtree3")
+
+
+def test_without_iqtree_the_error_says_where_to_get_it(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(MissingProgramError, match=r"apt-get install iqtree.*--support"):
+        support_trees.bootstrap_trees(make_alignment(5), seed=1)
+
+
+def test_what_iqtree_says_when_it_fails_is_passed_on(tmp_path, monkeypatch):
+    fake_program(tmp_path, "echo 'reading'; echo 'ERROR: the sky is falling' >&2; exit 3")
+    monkeypatch.setenv("PATH", os.pathsep.join([str(tmp_path), os.environ["PATH"]]))
+    monkeypatch.setattr(support_trees, "PROGRAMS", ("iqtree2",))  # not a real iqtree3 that may be there
+    with pytest.raises(VbpiMixError, match=r"exit status 3 .* ERROR: the sky is falling; mend the alignment"):
+        support_trees.bootstrap_trees(make_alignment(5), seed=1)
+
+
+def test_taxa_without_data_are_named(tmp_path, monkeypatch):
+    fake_program(tmp_path, "exit 1")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    alignment = make_alignment(5)
+    states = alignment.states.copy()
+    states[3] = 15
+    with pytest.raises(AlignmentError, match=r"no taxa without data: taxon 3 \(x'3\); remove them"):
+        support_trees.bootstrap_trees(Alignment(alignment.taxa, states, "made up"), seed=1)
