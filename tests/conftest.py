@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "vbpi_mix"
 
 
 def _checked_modules() -> list[str]:
-    """Names of the modules whose annotations are enforced: all but packages and compiled kernels (``_*.py``)."""
+    """Modules whose annotations are enforced: all but packages and compiled kernels (``_*.py``)."""
     spec = find_spec("vbpi_mix")
     assert spec is not None
     assert spec.submodule_search_locations is not None

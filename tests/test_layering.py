@@ -20,7 +20,7 @@ ROWS = (
     ("objectives",),
     ("training",),
     ("results",),
-    ("vae",),
+    ("api", "vae"),
     ("cli", "_cli_*"),
 )
 """Modules and folders of the package, from the first that may be imported to the last."""

@@ -1,7 +1,7 @@
 """Random generators: one seed a run, one separate stream for each purpose.
 
-Whatever draws takes a generator; nothing touches a global one. The streams are independent of each other, so that,
-for instance, evaluating more often does not change what training draws.
+Whatever draws takes a generator; nothing touches a global one. The streams are independent of each other,
+so that, for instance, evaluating more often does not change what training draws.
 """
 
 from dataclasses import dataclass
@@ -27,7 +27,12 @@ class RandomStreams:
     def from_seed(cls, seed: int) -> "RandomStreams":
         """Fresh streams of a run's seed (a non-negative integer)."""
         children = np.random.SeedSequence(seed).spawn(len(STREAMS))
-        return cls(**{name: np.random.Generator(np.random.PCG64(s)) for name, s in zip(STREAMS, children, strict=True)})
+        return cls(
+            **{
+                name: np.random.Generator(np.random.PCG64(s))
+                for name, s in zip(STREAMS, children, strict=True)
+            }
+        )
 
     def state(self) -> dict[str, Any]:
         """States of all streams, as plain numbers and strings, for a checkpoint."""

@@ -38,7 +38,12 @@ def test_every_step_raises_the_likelihood_and_the_fit_is_stationary():
     support = build_support(topologies, TAXA)
     index = support.index(topologies)
     fit = fit_network(
-        support, index, weights, rooting_averaged_logits(support, index, weights), max_steps=3000, tolerance=1e-13
+        support,
+        index,
+        weights,
+        rooting_averaged_logits(support, index, weights),
+        max_steps=3000,
+        tolerance=1e-13,
     )
     assert (np.diff(fit.log_likelihoods) > -1e-12).all()
     networks = SubsplitNetworks.from_logits(support, fit.logits[None])
@@ -54,7 +59,9 @@ def test_fit_recovers_a_network():
     )
     weights = np.exp(truth.log_probability_of(topologies)[:, 0])
     index = support.index(topologies)
-    fit = fit_network(support, index, weights, np.zeros(support.num_parameters), max_steps=5000, tolerance=1e-14)
+    fit = fit_network(
+        support, index, weights, np.zeros(support.num_parameters), max_steps=5000, tolerance=1e-14
+    )
     fitted = np.exp(SubsplitNetworks.from_logits(support, fit.logits[None]).log_probability(index)[:, 0])
     np.testing.assert_allclose(fitted, weights, atol=2e-4)
 

@@ -16,7 +16,9 @@ from vbpi_mix.trees.topology import Tree, canonicalise, random_topologies
 def networks_on(children, num_components, seed, spread=1.5):
     support = build_support(children, tuple(f"t{i}" for i in range(children.shape[1] + 2)))
     rng = np.random.default_rng(seed)
-    return SubsplitNetworks.from_logits(support, spread * rng.normal(size=(num_components, support.num_parameters)))
+    return SubsplitNetworks.from_logits(
+        support, spread * rng.normal(size=(num_components, support.num_parameters))
+    )
 
 
 def table_of(networks, component):
@@ -61,7 +63,9 @@ def test_a_partly_covered_topology_counts_only_its_covered_rootings():
     assert (inside & has_gap).any()
     for tree in topologies[inside & has_gap]:
         np.testing.assert_allclose(
-            networks.log_probability_of(tree[None])[0, 0], log_probability(tree, table_of(networks, 0)), rtol=1e-12
+            networks.log_probability_of(tree[None])[0, 0],
+            log_probability(tree, table_of(networks, 0)),
+            rtol=1e-12,
         )
     assert np.isneginf(networks.log_probability_of(topologies[~inside])).all()
 
@@ -72,7 +76,9 @@ def test_probability_does_not_depend_on_the_names_of_taxa():
     permutation = rng.permutation(9)
     names = tuple(f"t{i}" for i in range(9))
     shuffled_names = tuple(names[i] for i in permutation)
-    shuffled = np.stack([parse_newick(write_newick(Tree(names, c)), shuffled_names).children for c in children])
+    shuffled = np.stack(
+        [parse_newick(write_newick(Tree(names, c)), shuffled_names).children for c in children]
+    )
     weights = rng.random(6)
     results = []
     for topologies, taxa in ((children, names), (shuffled, shuffled_names)):

@@ -13,7 +13,9 @@ from vbpi_mix.trees.topology import random_topologies
 @pytest.mark.parametrize(("num_taxa", "num_trees"), [(4, 2), (7, 5), (30, 6)])
 def test_values_and_gradients_agree_with_the_compiled_network(num_taxa, num_trees):
     rng = np.random.default_rng(num_taxa)
-    support = build_support(random_topologies(num_taxa, num_trees, rng), tuple(f"t{i}" for i in range(num_taxa)))
+    support = build_support(
+        random_topologies(num_taxa, num_trees, rng), tuple(f"t{i}" for i in range(num_taxa))
+    )
     networks = SubsplitNetworks.from_logits(support, rng.normal(size=(3, support.num_parameters)))
     topologies = np.concatenate(
         [networks.sample(np.zeros(20, np.int32), rng), random_topologies(num_taxa, 10, rng)]

@@ -35,7 +35,9 @@ class SmallProblem:
         networks.logits += 0.5 * rng.normal(size=networks.logits.shape)
         networks.refresh()
         num_columns = 3 if branches.is_skewed else 2
-        branches.table[:, :-1, :num_columns] += 0.2 * rng.normal(size=(*branches.table[:, :-1, 0].shape, num_columns))
+        branches.table[:, :-1, :num_columns] += 0.2 * rng.normal(
+            size=(*branches.table[:, :-1, 0].shape, num_columns)
+        )
         return state
 
     def engine(self, kind: str, mixture: MixtureConfig, optimisation: OptimisationConfig, state=None):
@@ -49,7 +51,9 @@ class SmallProblem:
 def make_problem(num_taxa: int, num_sites: int, num_trees: int) -> SmallProblem:
     full = load_dataset("DS1")
     alignment = Alignment(full.taxa[:num_taxa], full.states[:num_taxa, :num_sites].copy(), "part of DS1")
-    topologies, _, counts = unique_topologies(random_topologies(num_taxa, num_trees, np.random.default_rng(3)))
+    topologies, _, counts = unique_topologies(
+        random_topologies(num_taxa, num_trees, np.random.default_rng(3))
+    )
     sample = TreeSample(alignment.taxa, topologies, counts.astype(float), "random")
     return SmallProblem(
         compress(alignment), sample, build_support(topologies, alignment.taxa), ExponentialBranchPrior(10.0)

@@ -63,7 +63,9 @@ def test_published_recipe_is_the_literatures():
 
 def test_schedules():
     annealing = LinearAnnealing(initial=0.2, fraction=0.5)
-    assert [annealing.inverse_temperature(t, 100) for t in (0, 25, 50, 99)] == pytest.approx([0.2, 0.6, 1.0, 1.0])
+    assert [annealing.inverse_temperature(t, 100) for t in (0, 25, 50, 99)] == pytest.approx(
+        [0.2, 0.6, 1.0, 1.0]
+    )
     assert LinearAnnealing(steps=0).inverse_temperature(0, 10) == 1.0
     assert [CosineDecay(final=0.1).factor(t, 100) for t in (0, 50, 100)] == pytest.approx([1.0, 0.55, 0.1])
     assert [StepDecay(ratio=0.5, every=10).factor(t, 100) for t in (9, 10, 25)] == [1.0, 0.5, 0.25]

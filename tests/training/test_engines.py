@@ -9,7 +9,7 @@ from vbpi_mix.errors import NonFiniteError
 from vbpi_mix.likelihood.models import jc69
 from vbpi_mix.likelihood.reference import log_likelihood
 from vbpi_mix.objectives.gradients import BranchGradient, TopologyGradient
-from vbpi_mix.sbn import _kernels
+from vbpi_mix.sbn._sampling_kernels import sample_topologies
 from vbpi_mix.seeding import RandomStreams
 from vbpi_mix.training.config import MixtureConfig, OptimisationConfig
 from vbpi_mix.training.state import StepDraw, StepSettings
@@ -24,11 +24,17 @@ def draws(mixture, num_steps, seed=0):
 
 CASES = [
     ({"components": 1, "particles": 4}, {}),
-    ({"components": 1, "particles": 3, "branch_model": "split", "branch_density": "lognormal"}, {"optimiser": "adam"}),
+    (
+        {"components": 1, "particles": 3, "branch_model": "split", "branch_density": "lognormal"},
+        {"optimiser": "adam"},
+    ),
     ({"components": 3, "particles": 3}, {"topology_gradient": "vimco", "branch_gradient": "reparameterised"}),
     ({"components": 3, "sampled": 2, "estimator": "s2a", "particles": 3}, {}),
     ({"components": 3, "sampled": 1, "estimator": "s2a", "particles": 3}, {"topology_gradient": "vimco"}),
-    ({"components": 4, "sampled": 2, "estimator": "s2s", "particles": 2}, {"branch_gradient": "squared_path"}),
+    (
+        {"components": 4, "sampled": 2, "estimator": "s2s", "particles": 2},
+        {"branch_gradient": "squared_path"},
+    ),
 ]
 
 
@@ -46,7 +52,9 @@ def test_engines_agree_step_by_step(small_problem, mixture, optimisation):
         expected, got = compiled.state().arrays(), in_torch.state().arrays()
         for name in expected:
             # Adam divides by the root of the second moment: where a gradient all but cancels, rounding grows.
-            np.testing.assert_allclose(got[name], expected[name], rtol=1e-6, atol=1e-9, err_msg=f"{name}, step {step}")
+            np.testing.assert_allclose(
+                got[name], expected[name], rtol=1e-6, atol=1e-9, err_msg=f"{name}, step {step}"
+            )
     assert compiled.state().step == in_torch.state().step == 8
     for name, array in compiled.state().arrays().items():
         assert np.isfinite(array).all()
@@ -62,7 +70,7 @@ def test_bound_is_the_mean_log_weight_under_the_definitions(small_problem, kind)
     (draw,) = draws(mixture, 1, seed=5)
     networks, support = state.mixture.networks, small_problem.support
     children = np.empty((2, NUM_TAXA - 2, 2), np.int32)
-    _kernels.sample_topologies(
+    sample_topologies(
         support.tables, networks.q, np.array([0, 1], np.int32), draw.uniforms, children,
         np.empty((2, 13), np.int32), np.empty((2, 6), np.int32), np.empty((9, 16), np.int32),
     )  # fmt: skip
@@ -71,7 +79,9 @@ def test_bound_is_the_mean_log_weight_under_the_definitions(small_problem, kind)
     beta, total = 0.4, 0.0
     for t in range(2):
         y = transform(draw.noise[t], *parameters[t, t].T)
-        log_q = networks.log_probability(index)[t] + [log_density(y, *parameters[d, t].T).sum() for d in range(2)]
+        log_q = networks.log_probability(index)[t] + [
+            log_density(y, *parameters[d, t].T).sum() for d in range(2)
+        ]
         log_prior = -np.log(3 * 5 * 7 * 9 * 11) + np.sum(np.log(10.0) - 10.0 * np.exp(y) + y)
         log_data = float(
             log_likelihood(children[t], torch.from_numpy(np.exp(y)), small_problem.patterns, jc69())

@@ -1,7 +1,7 @@
 """Topology gradients against brute force: every topology of five taxa, every tuple of particles.
 
-Branch lengths are a fixed function of topology and component here, so that the bound is a function of the topologies
-drawn and its expectation a finite sum.
+Branch lengths are a fixed function of topology and component here, so that the bound is a function of the
+topologies drawn and its expectation a finite sum.
 """
 
 import itertools
@@ -48,7 +48,11 @@ def outcomes(model, logits, phi, num_particles):
 def objectives(model, logits, draws, phi, denominators, kind):
     log_density = (model.log_topology(logits) + model.log_branches)[:, denominators]
     return mixture_objective(
-        model.log_joint[draws], log_density[draws], np.searchsorted(denominators, phi), kind, BranchGradient.PATH
+        model.log_joint[draws],
+        log_density[draws],
+        np.searchsorted(denominators, phi),
+        kind,
+        BranchGradient.PATH,
     )
 
 
@@ -70,17 +74,24 @@ def test_vimco_is_unbiased_for_the_bound(estimator, num_taxa, num_components, nu
         total = 0.0
         for phi, denominators in sets:
             draws, probability = outcomes(model, logits, phi, num_particles)
-            total += probability @ objectives(model, logits, draws, phi, denominators, TopologyGradient.VIMCO).bound
+            total += (
+                probability
+                @ objectives(model, logits, draws, phi, denominators, TopologyGradient.VIMCO).bound
+            )
         return total / len(sets)
 
     expected = np.zeros_like(model.logits)
     networks = SubsplitNetworks.from_logits(model.support, model.logits)
     for phi, denominators in sets:
         draws, probability = outcomes(model, model.logits, phi, num_particles)
-        cotangent = objectives(model, model.logits, draws, phi, denominators, TopologyGradient.VIMCO).d_topology
+        cotangent = objectives(
+            model, model.logits, draws, phi, denominators, TopologyGradient.VIMCO
+        ).d_topology
         for d, component in enumerate(denominators):
             weights = np.bincount(
-                draws.ravel(), (probability[:, None, None] * cotangent[..., d]).ravel(), minlength=len(model.log_joint)
+                draws.ravel(),
+                (probability[:, None, None] * cotangent[..., d]).ravel(),
+                minlength=len(model.log_joint),
             )
             expected[component] += networks.gradient(model.index, int(component), weights) / len(sets)
 
@@ -107,7 +118,9 @@ def test_reweighted_wake_sleep_approaches_the_inclusive_divergence():
     q = np.exp(model.log_topology(model.logits)[:, 0])
     phi = np.array([0])
     draws = rng.choice(len(q), (40, 1, 2000), p=q / q.sum())
-    cotangent = objectives(model, model.logits, draws, phi, phi, TopologyGradient.REWEIGHTED_WAKE_SLEEP).d_topology
+    cotangent = objectives(
+        model, model.logits, draws, phi, phi, TopologyGradient.REWEIGHTED_WAKE_SLEEP
+    ).d_topology
     gradients = np.stack(
         [
             networks.gradient(model.index, 0, np.bincount(d.ravel(), c.ravel(), minlength=len(q)))

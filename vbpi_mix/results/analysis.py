@@ -92,10 +92,17 @@ def check_support_source(data: DataConfig) -> None:
         find_iqtree()
 
 
-def start_run(config: RunConfig, alignment: Alignment) -> Checkpoint:
-    """State of a new run before its first step: support built, parameters initialised."""
+def start_run(config: RunConfig, alignment: Alignment, sample: TreeSample | None = None) -> Checkpoint:
+    """State of a new run before its first step: support built, parameters initialised.
+
+    Args:
+        config: Configuration of the run.
+        alignment: The data.
+        sample: Trees that the support is built from; without them, those of `find_support_trees`.
+    """
     began = time.perf_counter()
-    sample = find_support_trees(config, alignment)
+    if sample is None:
+        sample = find_support_trees(config, alignment)
     support = build_support(sample.children, alignment.taxa)
     mixture = initial_mixture(support, sample, config.mixture, config.optimisation)
     return Checkpoint(

@@ -57,10 +57,10 @@ def draw_posterior(
             generator.random((num_trees, num_taxa - 1)),
             generator.standard_normal((num_trees, num_edges)),
         )
-        children[batch] = particles.index.children
+        children[batch] = particles.topologies.children
         branch_lengths[batch] = particles.branch_lengths
         log_joint[batch] = likelihood.value(
-            particles.index.children, particles.branch_lengths
+            particles.topologies.children, particles.branch_lengths
         ) + branch_prior.log_density(particles.log_lengths)
         log_topology[batch] = logsumexp(particles.log_topology, axis=1) - np.log(num_components)
         log_density[batch] = particles.log_topology + particles.log_branches

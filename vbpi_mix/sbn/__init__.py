@@ -1,1 +1,1 @@
-
+"""Subsplit Bayesian networks: support, probabilities, sampling, fitting."""

@@ -1,7 +1,8 @@
 """Fitting a subsplit Bayesian network to weighted topologies by expectation-maximisation.
 
-Maximises sum_t w_t log q(tau_t), which minimises KL(w || q). The expectation step spreads each topology over its
-rootings, the maximisation step normalises the expected counts of every parent's children (Zhang & Matsen 2018).
+Maximises sum_t w_t log q(tau_t), which minimises KL(w || q). The expectation step spreads each topology
+over its rootings, the maximisation step normalises the expected counts of every parent's children (Zhang &
+Matsen 2018).
 """
 
 from typing import NamedTuple
@@ -10,12 +11,12 @@ import numpy as np
 from jaxtyping import Float64
 
 from vbpi_mix.errors import OutOfSupportError
-from vbpi_mix.sbn import _kernels
+from vbpi_mix.sbn._probability_kernels import expectation_step
 from vbpi_mix.sbn.network import SubsplitNetworks
 from vbpi_mix.sbn.support import Support, TopologyIndex
 
 UNSEEN_LOGIT = -25.0
-"""Logit, relative to its parent's largest, of a child that no weighted topology uses: e^-25 keeps it in the support."""
+"""Logit of a child that no weighted topology uses, its parent's largest being 0: stays in the support."""
 
 
 class EmFit(NamedTuple):
@@ -23,7 +24,8 @@ class EmFit(NamedTuple):
 
     Attributes:
         logits: [parameter].
-        log_likelihoods: sum_t w_t log q(tau_t) / sum_t w_t before every step, in nats, over topologies inside the support.
+        log_likelihoods: sum_t w_t log q(tau_t) / sum_t w_t before every step, in nats, over topologies
+            inside the support.
     """
 
     logits: np.ndarray
@@ -36,7 +38,7 @@ def rooting_averaged_logits(
     """Logits from parameter counts in which every rooting of a topology weighs the same."""
     counts = np.zeros(support.num_parameters + 2)
     log_q = np.zeros(support.num_parameters + 2)
-    _kernels.expectation_step(log_q, weights, *index[:3], support.tables.parameter_parent, True, counts)
+    expectation_step(log_q, weights, *index[:3], support.tables.parameter_parent, True, counts)
     return logits_of_counts(support, counts[:-2])
 
 
@@ -79,13 +81,15 @@ def fit_network(
     inside = networks.log_probability(index)[:, 0] > -np.inf
     weights = np.where(inside, weights, 0.0)
     if not weights.sum() > 0:
-        raise OutOfSupportError("no weighted topology lies inside the support, so a network cannot be fitted to them")
+        raise OutOfSupportError(
+            "no weighted topology lies inside the support, so a network cannot be fitted to them"
+        )
     weights = weights / weights.sum()
     log_likelihoods: list[float] = []
     for _ in range(max_steps):
         counts = np.zeros(support.num_parameters + 2)
         log_likelihoods.append(
-            _kernels.expectation_step(
+            expectation_step(
                 networks.log_q[0], weights, *index[:3], support.tables.parameter_parent, False, counts
             )
         )

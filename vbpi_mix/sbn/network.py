@@ -2,7 +2,7 @@
 
 One softmax over all rootsplits and one for every parent (Zhang & Matsen 2018). The probability of an unrooted
 topology sums over its 2n - 3 rootings; all of them are read off two passes over the branches (see DESIGN and
-`vbpi_mix.sbn._kernels`), so it costs O(n).
+`vbpi_mix.sbn._probability_kernels`), so it costs O(n).
 """
 
 from dataclasses import dataclass
@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float64, Int32
 
-from vbpi_mix.sbn import _kernels
+from vbpi_mix.sbn._probability_kernels import expectation_step, log_probability, refresh
+from vbpi_mix.sbn._sampling_kernels import sample_topologies
 from vbpi_mix.sbn.support import Support, TopologyIndex
 from vbpi_mix.shapes import Topologies
 
@@ -22,7 +23,8 @@ class SubsplitNetworks:
     Attributes:
         support: What they share.
         logits: Unnormalised log-probabilities [component, parameter].
-        log_q: Log-probability of every parameter given its parent [component, parameter + 2]; the last two entries
+        log_q: Log-probability of every parameter given its parent [component, parameter + 2]; the last two
+            entries
             are -inf (outside the support) and 0 (nothing to split).
         q: The same on the natural scale.
     """
@@ -47,7 +49,7 @@ class SubsplitNetworks:
 
     def refresh(self) -> None:
         """Bring the tables of probabilities up to date with the logits."""
-        _kernels.refresh(self.logits, self.support.parent_start, self.log_q, self.q)
+        refresh(self.logits, self.support.parent_start, self.log_q, self.q)
 
     def log_probability(
         self, index: TopologyIndex, components: Int32[np.ndarray, "denominator"] | None = None
@@ -57,9 +59,7 @@ class SubsplitNetworks:
             components = np.arange(self.num_components, dtype=np.int32)
         num_edges = index.root_index.shape[1]
         out = np.empty((len(index.children), len(components)))
-        _kernels.log_probability(
-            self.log_q, components, *index[:3], np.empty(2 * num_edges), np.empty(num_edges), out
-        )
+        log_probability(self.log_q, components, *index[:3], np.empty(2 * num_edges), np.empty(num_edges), out)
         return out
 
     def log_probability_of(self, children: Topologies) -> Float64[np.ndarray, "tree denominator"]:
@@ -76,14 +76,13 @@ class SubsplitNetworks:
     ) -> Float64[np.ndarray, "parameter"]:
         """Gradient of sum_t w_t log q_a(tau_t) with respect to the logits of component a.
 
-        For a parameter i of parent p it is count_i - q_i sum_{j in p} count_j, the counts being expected numbers of uses
-        under the posterior of the rooting (Fisher's identity). Topologies outside the support contribute 0.
+        For a parameter i of parent p it is count_i - q_i sum_{j in p} count_j, the counts being expected
+        numbers of uses under the posterior of the rooting (Fisher's identity). Topologies outside the
+        support contribute 0.
         """
         tables = self.support.tables
         counts = np.zeros(self.support.num_parameters + 2)
-        _kernels.expectation_step(
-            self.log_q[component], weights, *index[:3], tables.parameter_parent, False, counts
-        )
+        expectation_step(self.log_q[component], weights, *index[:3], tables.parameter_parent, False, counts)
         counts = counts[:-2]
         totals = np.add.reduceat(counts, self.support.parent_start[:-1])
         return counts - self.q[component, :-2] * totals[tables.parameter_parent]
@@ -94,7 +93,7 @@ class SubsplitNetworks:
         """Topologies drawn from the given components, in canonical form."""
         num_trees, num_taxa = len(component_of_tree), self.support.num_taxa
         children = np.empty((num_trees, num_taxa - 2, 2), np.int32)
-        _kernels.sample_topologies(
+        sample_topologies(
             self.support.tables,
             self.q,
             component_of_tree,

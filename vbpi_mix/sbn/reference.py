@@ -1,7 +1,7 @@
 """The definition of a subsplit Bayesian network, slow and obvious: sets of taxa, one rooting at a time.
 
-The tests hold the tables and kernels of this folder to it. A clade is a frozenset of taxon numbers, a subsplit a
-frozenset of two clades, a PCSP a triple (sister, focal, subsplit of the focal clade).
+The tests hold the tables and kernels of this folder to it. A clade is a frozenset of taxon numbers, a
+subsplit a frozenset of two clades, a PCSP a triple (sister, focal, subsplit of the focal clade).
 """
 
 from collections.abc import Iterator
@@ -55,7 +55,9 @@ def parameter_names(support: Support) -> list[Subsplit | Pcsp]:
         inside = frozenset(t for t in range(support.num_taxa) if int(bits[t // 64]) >> (t % 64) & 1)
         return inside if number % 2 == 0 else frozenset(range(support.num_taxa)) - inside
 
-    names: list[Subsplit | Pcsp] = [frozenset([clade(2 * s), clade(2 * s + 1)]) for s in range(support.num_splits)]
+    names: list[Subsplit | Pcsp] = [
+        frozenset([clade(2 * s), clade(2 * s + 1)]) for s in range(support.num_splits)
+    ]
     for parent in range(1, support.num_parents):
         sister, focal = (clade(int(c)) for c in support.parent_clades[parent])
         for i in range(support.parent_start[parent], support.parent_start[parent + 1]):
@@ -66,7 +68,7 @@ def parameter_names(support: Support) -> list[Subsplit | Pcsp]:
 
 
 def log_probability(children: Int32[np.ndarray, "internal 2"], log_q: dict[Subsplit | Pcsp, float]) -> float:
-    """log q(tau) = log sum over rootings of the product of q(rootsplit) and q(PCSP), in nats; -inf outside the support."""
+    """Log of the sum over rootings of the product of q(rootsplit) and q(PCSP), in nats; -inf if all are 0."""
     rootings = [
         log_q.get(rootsplit, -np.inf) + sum(log_q.get(pcsp, -np.inf) for pcsp in pcsps)
         for rootsplit, pcsps in rooted_versions(children)

@@ -1,18 +1,19 @@
 """The support of a subsplit Bayesian network: which subsplits may occur, and tables to look them up.
 
-A *split* of the taxa is numbered 0 .. num_splits-1: split t < n cuts off taxon t, the others follow. Every split has two
-*clades*: 2s, the side without the last taxon (for split n-1: the last taxon itself), and its complement 2s + 1. So a
-clade's complement is ``clade ^ 1``, and its split ``clade >> 1``.
+A *split* of the taxa is numbered 0 .. num_splits-1: split t < n cuts off taxon t, the others follow. Every
+split has two *clades*: 2s, the side without the last taxon (for split n-1: the last taxon itself), and its
+complement 2s + 1. So a clade's complement is ``clade ^ 1``, and its split ``clade >> 1``.
 
-An internal node of an unrooted topology has three clades around it, a *tripartition*. It holds three subsplits: number
-3t + k splits the complement of the k-th clade of tripartition t into the other two clades. A *PCSP* is a pair
-(sister clade, subsplit); its *parent* is (sister, focal), focal being the clade that the subsplit splits.
+An internal node of an unrooted topology has three clades around it, a *tripartition*. It holds three
+subsplits: number 3t + k splits the complement of the k-th clade of tripartition t into the other two
+clades. A *PCSP* is a pair (sister clade, subsplit); its *parent* is (sister, focal), focal being the clade
+that the subsplit splits.
 
-*Parameters* are numbered 0 .. P-1: first one for every rootsplit (rootsplit = split, since every branch of a tree
-roots it somewhere), then the PCSPs, those of a parent side by side. Parent 0 is the root.
+*Parameters* are numbered 0 .. P-1: first one for every rootsplit (rootsplit = split, since every branch of
+a tree roots it somewhere), then the PCSPs, those of a parent side by side. Parent 0 is the root.
 
-The support holds every rootsplit and PCSP of every rooting of every topology it was built from. It also holds all
-topologies that recombine them, which is why a few thousand trees can stand for millions.
+The support holds every rootsplit and PCSP of every rooting of every topology it was built from. It also
+holds all topologies that recombine them, which is why a few thousand trees can stand for millions.
 """
 
 from dataclasses import dataclass, field
@@ -22,7 +23,7 @@ import numpy as np
 from jaxtyping import Int, Int32, UInt64
 
 from vbpi_mix.errors import OutOfSupportError
-from vbpi_mix.sbn import _kernels
+from vbpi_mix.sbn import _support_kernels as kernels
 from vbpi_mix.shapes import Topologies
 from vbpi_mix.trees.topology import clade_masks
 
@@ -34,7 +35,8 @@ class TopologyIndex(NamedTuple):
 
     Attributes:
         children: [tree, internal, 2].
-        parameter_index: Parameters of every directed branch [tree, slot, 3]; see `vbpi_mix.sbn._kernels`.
+        parameter_index: Parameters of every directed branch [tree, slot, 3]; see
+            `vbpi_mix.sbn._support_kernels`.
         root_index: Parameter of the rootsplit on every branch [tree, edge].
         feature_index: Rows of the branch-length table [tree, edge, 3]: split, PSP below, PSP above.
     """
@@ -80,7 +82,7 @@ class Support:
     parent_start: Int32[np.ndarray, "parents_and_one"]
     parent_clades: Int32[np.ndarray, "parent 2"]
     parameter_subsplit: Int32[np.ndarray, "parameter"]
-    tables: _kernels.SupportTables
+    tables: kernels.SupportTables
     _split_of_mask: dict[bytes, int] = field(repr=False)
     _tripartition_hash: tuple[np.ndarray, np.ndarray] = field(repr=False)
 
@@ -112,19 +114,19 @@ class Support:
     def splits_of(self, children: Topologies) -> Int32[np.ndarray, "tree edge"]:
         """Split of every branch of topologies; -1 where the support does not hold it."""
         masks = clade_masks(children)
-        num_trees, num_edges, words = masks.shape
+        num_trees, num_edges = masks.shape[:2]
         rows, inverse = np.unique(_as_bytes(masks), return_inverse=True)
         found = np.array([self._split_of_mask.get(row.tobytes(), ABSENT) for row in rows], np.int32)
         return found[inverse].reshape(num_trees, num_edges)
 
     def tripartitions_of(self, children: Topologies, split: np.ndarray) -> Int32[np.ndarray, "tree internal"]:
-        """Tripartition of every internal node, given the splits of the branches; -1 where the support has none."""
+        """Tripartition of every internal node, given the branches' splits; -1 where the support has none."""
         clades = np.empty((*children.shape[:2], 3), np.int32)
-        _kernels.node_tripartitions(children, split, clades)
+        kernels.node_tripartitions(children, split, clades)
         keys = _tripartition_keys(clades, self.num_splits).ravel()
         keys[clades.reshape(-1, 3)[:, 0] < 0] = 0  # clades 0 and 0 are never neighbours: a key that is absent
         found = np.empty(len(keys), np.int32)
-        _kernels.find_hashes(keys, *self._tripartition_hash, found)
+        kernels.find_hashes(keys, *self._tripartition_hash, found)
         return found.reshape(children.shape[:2])
 
     def index(self, children: Topologies, with_psp: bool = True) -> TopologyIndex:
@@ -132,16 +134,15 @@ class Support:
 
         Args:
             children: The topologies, canonical or not.
-            with_psp: Whether branch features include primary subsplit pairs; without, those columns hold the dummy.
+            with_psp: Whether branch features include primary subsplit pairs; without, those columns hold
+                the dummy.
         """
         num_trees = children.shape[0]
         split = self.splits_of(children)
         tripartition = self.tripartitions_of(children, split)
         index = TopologyIndex.empty(num_trees, self.num_taxa)
         index.children[:] = children
-        _kernels.index_topologies(
-            self.tables, index.children, split, tripartition, with_psp, *index[1:]
-        )
+        kernels.index_topologies(self.tables, index.children, split, tripartition, with_psp, *index[1:])
         return index
 
 
@@ -161,7 +162,7 @@ def _hash_table(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     size = 1 << max(4, int(np.ceil(np.log2(2 * len(keys) + 1))))
     table_key = np.full(size, -1, np.int64)
     table_value = np.full(size, -1, np.int32)
-    _kernels.build_hash(keys.astype(np.int64), np.arange(len(keys), dtype=np.int32), table_key, table_value)
+    kernels.build_hash(keys.astype(np.int64), np.arange(len(keys), dtype=np.int32), table_key, table_value)
     return table_key, table_value
 
 
@@ -169,7 +170,8 @@ def build_support(children: Topologies, taxa: tuple[str, ...]) -> Support:
     """The support holding every rooting of every given topology.
 
     Args:
-        children: Topologies, repetitions allowed; time and memory grow with their number, so pass distinct ones.
+        children: Topologies, repetitions allowed; time and memory grow with their number, so pass distinct
+            ones.
         taxa: Names of the taxa.
 
     Raises:
@@ -178,13 +180,15 @@ def build_support(children: Topologies, taxa: tuple[str, ...]) -> Support:
     """
     num_taxa = len(taxa)
     if children.shape[0] == 0:
-        raise OutOfSupportError("a support needs at least one topology, got none: pass a file with trees in it")
+        raise OutOfSupportError(
+            "a support needs at least one topology, got none: pass a file with trees in it"
+        )
     if children.shape[1] != num_taxa - 2 or num_taxa < 4:
         raise ValueError(f"expected topologies of {num_taxa} >= 4 taxa, got {children.shape[1] + 2} taxa")
     masks, split = _number_splits(children, num_taxa)
     num_splits = masks.shape[0]
     clades = np.empty((*children.shape[:2], 3), np.int32)
-    _kernels.node_tripartitions(children, split, clades)
+    kernels.node_tripartitions(children, split, clades)
     keys, first, inverse = np.unique(
         _tripartition_keys(clades, num_splits).ravel(), return_index=True, return_inverse=True
     )
@@ -193,10 +197,12 @@ def build_support(children: Topologies, taxa: tuple[str, ...]) -> Support:
     num_subsplits = 3 * tripartitions.shape[0]
 
     pairs = np.empty(children.shape[0] * 9 * children.shape[1], np.int64)
-    num_pairs = _kernels.pcsp_keys(children, split, tripartition, tripartitions, num_subsplits, pairs)
+    num_pairs = kernels.pcsp_keys(children, split, tripartition, tripartitions, num_subsplits, pairs)
     pairs = np.unique(pairs[:num_pairs])
     focal = (tripartitions ^ 1).ravel()  # of subsplit 3t + k
-    sister = np.concatenate([pairs // num_subsplits, focal ^ 1])  # the rest, where the root lies on the focal branch
+    sister = np.concatenate(
+        [pairs // num_subsplits, focal ^ 1]
+    )  # the rest, where the root lies on the focal branch
     subsplit = np.concatenate([pairs % num_subsplits, np.arange(num_subsplits)])
     parent_key = sister * (2 * num_splits) + focal[subsplit]
     order = np.lexsort((subsplit, parent_key))
@@ -204,7 +210,9 @@ def build_support(children: Topologies, taxa: tuple[str, ...]) -> Support:
     parent_keys, start, pcsp_parent = np.unique(parent_key, return_index=True, return_inverse=True)
 
     parent_start = np.concatenate([[0], num_splits + start, [num_splits + len(order)]]).astype(np.int32)
-    parent_clades = np.concatenate([[[-1, -1]], np.stack(np.divmod(parent_keys, 2 * num_splits), 1)]).astype(np.int32)
+    parent_clades = np.concatenate([[[-1, -1]], np.stack(np.divmod(parent_keys, 2 * num_splits), 1)]).astype(
+        np.int32
+    )
     parameter_parent = np.concatenate([np.zeros(num_splits, int), 1 + pcsp_parent]).astype(np.int32)
     parameter_subsplit = np.concatenate([np.full(num_splits, -1), subsplit]).astype(np.int32)
 
@@ -212,7 +220,7 @@ def build_support(children: Topologies, taxa: tuple[str, ...]) -> Support:
     subsplit_root_parameter = np.empty(num_subsplits, np.int32)
     subsplit_root_parameter[subsplit[is_root_pcsp]] = num_splits + np.flatnonzero(is_root_pcsp)
     table_key, table_position = _hash_table(sister * num_subsplits + subsplit)
-    tables = _kernels.SupportTables(
+    tables = kernels.SupportTables(
         num_taxa=num_taxa,
         parent_start=parent_start,
         parameter_parent=parameter_parent,
@@ -251,7 +259,9 @@ def _number_splits(children: np.ndarray, num_taxa: int) -> tuple[np.ndarray, np.
     return np.concatenate([pendant, inner]), split
 
 
-def _find_parent(sister: np.ndarray, focal: np.ndarray, num_taxa: int, num_splits: int, keys: np.ndarray) -> np.ndarray:
+def _find_parent(
+    sister: np.ndarray, focal: np.ndarray, num_taxa: int, num_splits: int, keys: np.ndarray
+) -> np.ndarray:
     """Number of the parent (sister, focal); -1 where the focal clade is a single taxon."""
     parent = 1 + np.searchsorted(keys, sister.astype(np.int64) * (2 * num_splits) + focal)
     is_single = (focal < 2 * num_taxa) & (focal % 2 == 0)
@@ -262,12 +272,18 @@ def _root_child_parents(num_taxa: int, num_splits: int, keys: np.ndarray) -> np.
     """Parents opened by every rootsplit [split, 2]: focal clade 2s, then focal clade 2s + 1."""
     low = 2 * np.arange(num_splits)
     return np.stack(
-        [_find_parent(low + 1, low, num_taxa, num_splits, keys), _find_parent(low, low + 1, num_taxa, num_splits, keys)], 1
+        [
+            _find_parent(low + 1, low, num_taxa, num_splits, keys),
+            _find_parent(low, low + 1, num_taxa, num_splits, keys),
+        ],
+        1,
     )
 
 
-def _subsplit_child_parents(tripartitions: np.ndarray, num_taxa: int, num_splits: int, keys: np.ndarray) -> np.ndarray:
-    """Parents opened by every subsplit [subsplit, 2]: its first clade focal, then its second, in ascending order."""
+def _subsplit_child_parents(
+    tripartitions: np.ndarray, num_taxa: int, num_splits: int, keys: np.ndarray
+) -> np.ndarray:
+    """Parents opened by every subsplit [subsplit, 2]: its smaller clade focal, then its larger."""
     out = np.empty((len(tripartitions), 3, 2), np.int32)
     for k in range(3):
         a, b = tripartitions[:, [j for j in range(3) if j != k]].T

@@ -1,8 +1,9 @@
 """Log-probabilities of topologies in torch, differentiable with respect to the logits, on any device.
 
-The same function as `vbpi_mix.sbn.network.SubsplitNetworks.log_probability`, arranged for an array framework: in
-place of two passes over each tree, the log-probability of every rooting is a product of a matrix of zeros and ones
-with gathered log-probabilities, for all trees and components at once. That costs O(n^2) a tree.
+The same function as `vbpi_mix.sbn.network.SubsplitNetworks.log_probability`, arranged for an array
+framework: in place of two passes over each tree, the log-probability of every rooting is a product of a
+matrix of zeros and ones with gathered log-probabilities, for all trees and components at once. That costs
+O(n^2) a tree.
 """
 
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 
-from vbpi_mix.sbn import _kernels
+from vbpi_mix.sbn._probability_kernels import rooting_terms
 from vbpi_mix.sbn.support import Support, TopologyIndex
 
 LOG_ZERO = -1e30
@@ -23,8 +24,10 @@ class RootingTerms:
     """Topologies, looked up in a support and laid out for `log_probability`.
 
     Attributes:
-        at_root: Parameters used by the rooting on each branch and by no other: rootsplit and both sides' subsplits.
-        elsewhere: Parameters that a branch adds to other rootings; see `vbpi_mix.sbn._kernels.rooting_terms`.
+        at_root: Parameters used by the rooting on each branch and by no other: rootsplit and both sides'
+            subsplits.
+        elsewhere: Parameters that a branch adds to other rootings; see
+            `vbpi_mix.sbn._probability_kernels.rooting_terms`.
         is_outside: 1 where rooting e lies neither below branch c nor below its sibling [tree, e, c].
         is_below_sibling: 1 where rooting e lies below the sibling of c [tree, e, c].
     """
@@ -40,8 +43,10 @@ class RootingTerms:
         num_trees, num_edges = index.root_index.shape
         terms = np.empty((num_trees, num_edges, 3), np.int32)
         in_subtree = np.empty((num_trees, num_edges, num_edges, 2), np.uint8)
-        _kernels.rooting_terms(index.children, index.parameter_index, support.num_parameters, terms, in_subtree)
-        at_root = np.stack([index.root_index, index.parameter_index[:, 0::2, 0], index.parameter_index[:, 1::2, 0]], -1)
+        rooting_terms(index.children, index.parameter_index, support.num_parameters, terms, in_subtree)
+        at_root = np.stack(
+            [index.root_index, index.parameter_index[:, 0::2, 0], index.parameter_index[:, 1::2, 0]], -1
+        )
         below = torch.from_numpy(in_subtree).to(like).transpose(1, 2)
         return cls(
             torch.from_numpy(at_root).to(like.device, torch.int64),
@@ -54,7 +59,7 @@ class RootingTerms:
 def log_parameters(
     logits: Float[torch.Tensor, "component parameter"], parameter_parent: Int[torch.Tensor, "parameter"]
 ) -> Float[torch.Tensor, "component parameter_and_two"]:
-    """Log-probability of every parameter given its parent; two last entries, `LOG_ZERO` and 0, as in the kernels.
+    """Log-probability of every parameter given its parent; the two last entries are `LOG_ZERO` and 0.
 
     Args:
         logits: Unnormalised log-probabilities.

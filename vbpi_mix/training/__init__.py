@@ -1,1 +1,1 @@
-
+"""Training: configuration, state, engines, loop, checkpoints."""

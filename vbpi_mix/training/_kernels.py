@@ -1,13 +1,14 @@
 """Compiled parts of a training step that belong to no single network: topology gradients and the optimiser.
 
-The optimiser is Adam (Kingma & Ba 2015) visiting only parameters that the step's trees use. A parameter's bias
-correction follows its own number of updates, so that one that is seen rarely starts as quickly as one seen always.
+The optimiser is Adam (Kingma & Ba 2015) visiting only parameters that the step's trees use. A parameter's
+bias correction follows its own number of updates, so that one that is seen rarely starts as quickly as one
+seen always.
 """
 
 import numpy as np
 from numba import njit
 
-from vbpi_mix.sbn._kernels import add_expected_counts, refresh_parent, rooting_posterior
+from vbpi_mix.sbn._probability_kernels import add_expected_counts, refresh_parent, rooting_posterior
 
 FIRST_DECAY = 0.9
 SECOND_DECAY = 0.999
@@ -20,14 +21,14 @@ _CORRECTIONS = np.stack(
 
 @njit(cache=True, nogil=True)
 def topology_counts(
-    log_q, denominators, coefficients, children, parameter_index, root_index, parameter_parent, below, posterior, mass,
-    counts, parent_counts, is_touched, touched, num_touched,
+    log_q, denominators, coefficients, children, parameter_index, root_index, parameter_parent, below,
+    posterior, mass, counts, parent_counts, is_touched, touched, num_touched,
 ):  # fmt: skip
     """Add sum_{t, d} coefficients[t, d] * (expected parameter counts of tree t under component d) to counts.
 
-    The gradient of the same sum of log q_d(tau_t) with respect to the logits follows parent by parent; `update_topologies`
-    takes it. Shapes: counts [component, parameter + 2]; parent_counts, is_touched, touched [component, parent];
-    num_touched [component].
+    The gradient of the same sum of log q_d(tau_t) with respect to the logits follows parent by parent;
+    `update_topologies` takes it. Shapes: counts [component, parameter + 2]; parent_counts, is_touched,
+    touched [component, parent]; num_touched [component].
     """
     for d in range(denominators.shape[0]):
         a = denominators[d]
@@ -36,8 +37,9 @@ def topology_counts(
                 continue
             rooting_posterior(log_q[a], children[t], parameter_index[t], root_index[t], below, posterior)
             num_touched[a] = add_expected_counts(
-                coefficients[t, d], children[t], parameter_index[t], root_index[t], posterior, parameter_parent, mass,
-                counts[a], parent_counts[a], is_touched[a], touched[a], num_touched[a],
+                coefficients[t, d], children[t], parameter_index[t], root_index[t], posterior,
+                parameter_parent, mass, counts[a], parent_counts[a], is_touched[a], touched[a],
+                num_touched[a],
             )  # fmt: skip
 
 
@@ -55,9 +57,20 @@ def _corrections(num_updates):
 
 @njit(cache=True, nogil=True)
 def update_topologies(
-    rate, parent_start, logits, log_q, q, counts, parent_counts, is_touched, touched, num_touched, moments, num_updates
+    rate,
+    parent_start,
+    logits,
+    log_q,
+    q,
+    counts,
+    parent_counts,
+    is_touched,
+    touched,
+    num_touched,
+    moments,
+    num_updates,
 ):
-    """Step uphill along the gradient in `counts` (see `topology_counts`), refresh probabilities, clear the counts.
+    """Step uphill along the gradient of `topology_counts`, refresh the probabilities, clear the counts.
 
     moments is [component, parameter, 2], num_updates [component, parent].
     """
@@ -72,7 +85,18 @@ def update_topologies(
 
 @njit(cache=True, nogil=True)
 def _update_network(
-    rate, parent_start, logits, log_q, q, counts, parent_counts, is_touched, touched, num_touched, moments, num_updates
+    rate,
+    parent_start,
+    logits,
+    log_q,
+    q,
+    counts,
+    parent_counts,
+    is_touched,
+    touched,
+    num_touched,
+    moments,
+    num_updates,
 ):
     """`update_topologies` for one component."""
     for n in range(num_touched):
@@ -119,7 +143,9 @@ def touch_all_rows(touched_flag, touched_list, touched_count):
 
 
 @njit(cache=True, nogil=True)
-def update_branches(rate, table, grad, skewed, touched_flag, touched_list, touched_count, moments, num_updates):
+def update_branches(
+    rate, table, grad, skewed, touched_flag, touched_list, touched_count, moments, num_updates
+):
     """Step uphill along grad [component, feature + 1, 3] in its touched rows, and clear them.
 
     moments is [component, feature + 1, 3, 2], num_updates [component, feature + 1].

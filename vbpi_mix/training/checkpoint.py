@@ -1,8 +1,8 @@
 """Checkpoints: everything that training and evaluation need to go on from a file, with no other file at hand.
 
-A checkpoint is a torch file of plain numbers, strings and tensors, readable with ``weights_only``. It holds the
-configuration, the data (site patterns), the trees the support is made from, the training state and the states of the
-random streams. Writing it atomically is the caller's part.
+A checkpoint is a torch file of plain numbers, strings and tensors, readable with ``weights_only``. It holds
+the configuration, the data (site patterns), the trees the support is made from, the training state and the
+states of the random streams. Writing it atomically is the caller's part.
 """
 
 import json
@@ -99,7 +99,9 @@ class Checkpoint:
             )
         config = RunConfig.model_validate_json(content["config"])
         taxa = tuple(content["taxa"])
-        patterns = SitePatterns(taxa, content["patterns"]["states"].numpy(), content["patterns"]["weights"].numpy())
+        patterns = SitePatterns(
+            taxa, content["patterns"]["states"].numpy(), content["patterns"]["weights"].numpy()
+        )
         stored = content["sample"]
         sample = TreeSample(
             taxa, stored["children"].numpy().astype(np.int32), stored["weights"].numpy(), stored["source"]
@@ -109,4 +111,6 @@ class Checkpoint:
         state.restore(content["step"], {name: array.numpy() for name, array in content["state"].items()})
         streams = RandomStreams.from_seed(config.seed)
         streams.restore(json.loads(content["streams"]))
-        return cls(config, patterns, sample, state, streams, content["training_seconds"], content["support_seconds"])
+        return cls(
+            config, patterns, sample, state, streams, content["training_seconds"], content["support_seconds"]
+        )

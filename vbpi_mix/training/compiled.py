@@ -1,7 +1,7 @@
 """The compiled engine: a training step on the CPU without a framework call for each tensor.
 
-A step is a handful of calls into compiled code on arrays that were allocated once, and in the middle the objective, the
-same few lines of array code that every engine uses, which turns log weights into cotangents.
+A step is a handful of calls into compiled code on arrays that were allocated once, and in the middle the
+objective, the same few lines of array code that every engine uses, which turns log weights into cotangents.
 """
 
 import numpy as np
@@ -14,7 +14,7 @@ from vbpi_mix.objectives.estimators import Estimator
 from vbpi_mix.objectives.gradients import mixture_objective
 from vbpi_mix.training import _kernels
 from vbpi_mix.training.config import MixtureConfig, OptimisationConfig
-from vbpi_mix.training.mixture import Sampler
+from vbpi_mix.training.mixture import Particles, Sampler
 from vbpi_mix.training.state import StepDraw, StepSettings, TrainingState, describe_non_finite
 
 
@@ -80,7 +80,9 @@ class CompiledEngine:
         denominators = draw.choice.denominators.astype(np.int32)
         particles = self._sampler.draw(draw.component_of_tree, denominators, draw.uniforms, draw.noise)
         self._likelihood.value_and_gradient(
-            particles.index.children, particles.branch_lengths, out=(self._log_likelihood, self._d_branch)
+            particles.topologies.children,
+            particles.branch_lengths,
+            out=(self._log_likelihood, self._d_branch),
         )
         log_joint = (
             settings.inverse_temperature * self._log_likelihood
@@ -99,7 +101,9 @@ class CompiledEngine:
             raise NonFiniteError(
                 describe_non_finite(state.step, draw, objective.log_weights, self._log_likelihood)
             )
-        self._ascend_topologies(particles, denominators, objective.d_topology.reshape(num_trees, -1), settings)
+        self._ascend_topologies(
+            particles, denominators, objective.d_topology.reshape(num_trees, -1), settings
+        )
         d_log_lengths = objective.d_log_joint.reshape(num_trees, 1) * (
             settings.inverse_temperature * self._d_branch * particles.branch_lengths
             + self._branch_prior.gradient(particles.log_lengths)
@@ -115,33 +119,45 @@ class CompiledEngine:
         state.step += 1
         return bound
 
-    def _ascend_topologies(self, particles, denominators, d_topology, settings) -> None:  # type: ignore[no-untyped-def]
+    def _ascend_topologies(
+        self, particles: Particles, denominators: np.ndarray, d_topology: np.ndarray, settings: StepSettings
+    ) -> None:
         """Update the subsplit networks."""
         state, networks = self._state, self._state.mixture.networks
         _kernels.topology_counts(
-            networks.log_q, denominators, d_topology, *particles.index[:3],
+            networks.log_q, denominators, d_topology, *particles.topologies[:3],
             networks.support.tables.parameter_parent, self._slot_work, self._edge_work, self._mass_work,
-            self._counts, self._parent_counts, self._parent_touched, self._parent_list, self._parent_list_length,
+            self._counts, self._parent_counts, self._parent_touched, self._parent_list,
+            self._parent_list_length,
         )  # fmt: skip
         if not self._is_lazy:
             _kernels.touch_all_parents(self._parent_touched, self._parent_list, self._parent_list_length)
         _kernels.update_topologies(
-            settings.topology_rate, networks.support.parent_start, networks.logits, networks.log_q, networks.q,
-            self._counts, self._parent_counts, self._parent_touched, self._parent_list, self._parent_list_length,
-            state.topology_moments, state.topology_updates,
+            settings.topology_rate, networks.support.parent_start, networks.logits, networks.log_q,
+            networks.q, self._counts, self._parent_counts, self._parent_touched, self._parent_list,
+            self._parent_list_length, state.topology_moments, state.topology_updates,
         )  # fmt: skip
 
-    def _ascend_branches(self, particles, denominators, d_path, d_score, d_log_lengths, settings) -> None:  # type: ignore[no-untyped-def]
+    def _ascend_branches(
+        self,
+        particles: Particles,
+        denominators: np.ndarray,
+        d_path: np.ndarray,
+        d_score: np.ndarray,
+        d_log_lengths: np.ndarray,
+        settings: StepSettings,
+    ) -> None:
         """Update the branch-length networks."""
         state, branches = self._state, self._state.mixture.branches
         branch_kernels.backward(
-            branches.table, particles.index.feature_index, particles.log_lengths, particles.component_of_tree,
-            denominators, branches.is_skewed, d_path, d_score, d_log_lengths, self._branch_work,
-            self._branch_grad, self._row_touched, self._row_list, self._row_list_length,
+            branches.table, particles.topologies.feature_index, particles.log_lengths,
+            particles.component_of_tree, denominators, branches.is_skewed, d_path, d_score, d_log_lengths,
+            self._branch_work, self._branch_grad, self._row_touched, self._row_list, self._row_list_length,
         )  # fmt: skip
         if not self._is_lazy:
             _kernels.touch_all_rows(self._row_touched, self._row_list, self._row_list_length)
         _kernels.update_branches(
             settings.branch_rate, branches.table, self._branch_grad, branches.is_skewed,
-            self._row_touched, self._row_list, self._row_list_length, state.branch_moments, state.branch_updates,
+            self._row_touched, self._row_list, self._row_list_length, state.branch_moments,
+            state.branch_updates,
         )  # fmt: skip

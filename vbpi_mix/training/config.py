@@ -1,6 +1,7 @@
-"""Configuration of a run: frozen, validated, one documented field a line. Defaults live here and nowhere else.
+"""Configuration of a run: frozen, validated, one documented field a line. All defaults live here.
 
-The resolved configuration is written beside the results as ``config.toml``; a run can be repeated from that file.
+The resolved configuration is written beside the results as ``config.toml``; a run can be repeated from that
+file.
 """
 
 from pathlib import Path
@@ -26,7 +27,7 @@ class DataConfig(_Frozen):
     dataset: str | None = None
     """Name of a bundled data set, DS1 to DS8."""
     support: Path | None = None
-    """File of trees that the support is built from; without it the bundled trees, or IQ-TREE's bootstrap trees."""
+    """Trees that the support is built from; without it the bundled ones, or IQ-TREE's bootstrap trees."""
     model: Literal["JC"] = "JC"
     """Substitution model."""
     branch_prior_rate: float = Field(10.0, gt=0)
@@ -170,7 +171,9 @@ class MachineConfig(_Frozen):
     @model_validator(mode="after")
     def _device_of_engine(self) -> "MachineConfig":
         if self.engine == "compiled" and self.device != "cpu":
-            raise ValueError(f"the compiled engine runs on the cpu, not on {self.device!r}: use the engine torch")
+            raise ValueError(
+                f"the compiled engine runs on the cpu, not on {self.device!r}: use the engine torch"
+            )
         return self
 
 
@@ -202,4 +205,4 @@ PUBLISHED_RECIPE: dict[str, dict[str, Any]] = {
     },
     "evaluation": {"refit": False},
 }
-"""The literature's training recipe (Zhang & Matsen 2019; Molén et al. 2024), as settings that replace the defaults."""
+"""The literature's recipe (Zhang & Matsen 2019; Molén et al. 2024): settings that replace the defaults."""

@@ -1,7 +1,7 @@
 """The training loop: step after step, with a report every so often.
 
-The loop writes nothing and prints nothing. It yields `Progress`, between which the caller logs, saves a checkpoint,
-draws a progress bar, or stops.
+The loop writes nothing and prints nothing. It yields `Progress`, between which the caller logs, saves a
+checkpoint, draws a progress bar, or stops.
 """
 
 import math
@@ -21,7 +21,8 @@ class Progress:
     Attributes:
         step: Steps done.
         num_steps: Steps in all.
-        bound: Mean of the bound over the steps since the last report, in nats. While the inverse temperature is below 1
+        bound: Mean of the bound over the steps since the last report, in nats. While the inverse
+            temperature is below 1
             it is the bound of the tempered posterior.
         inverse_temperature: beta of the last step.
         topology_rate: Learning rate of the last step.
@@ -44,7 +45,7 @@ def train(
     num_taxa: int,
     report_every: int = 100,
 ) -> Iterator[Progress]:
-    """Train from where the engine's state stands to the last step, yielding a report at least every `report_every` steps.
+    """Train from where the state stands to the last step, with a report at least every `report_every` steps.
 
     Raises:
         NonFiniteError: A bound was not finite; the engine's state is that before the step.

@@ -1,4 +1,4 @@
-"""The variational posterior: a uniform mixture of A components, each a subsplit network times a branch-length network.
+"""The variational posterior: a uniform mixture of subsplit networks times branch-length networks.
 
 q(tau, b) = (1/A) sum_a q_a(tau) q_a(b | tau). All components share one support.
 """
@@ -10,7 +10,9 @@ import numpy as np
 
 from vbpi_mix.branches import _kernels as branch_kernels
 from vbpi_mix.branches.network import BranchFeatures, BranchParameters
-from vbpi_mix.sbn import _kernels as sbn_kernels
+from vbpi_mix.sbn._probability_kernels import log_probability
+from vbpi_mix.sbn._sampling_kernels import sample_topologies
+from vbpi_mix.sbn._support_kernels import index_topologies
 from vbpi_mix.sbn.network import SubsplitNetworks
 from vbpi_mix.sbn.support import Support, TopologyIndex
 
@@ -20,7 +22,7 @@ class Particles(NamedTuple):
 
     Attributes:
         component_of_tree: Component that generated each tree [tree].
-        index: Topologies, looked up in the support.
+        topologies: Topologies, looked up in the support.
         log_lengths: log b [tree, edge].
         branch_lengths: b, in expected substitutions per site [tree, edge].
         log_topology: log q_d(tau) [tree, denominator].
@@ -28,7 +30,7 @@ class Particles(NamedTuple):
     """
 
     component_of_tree: np.ndarray
-    index: TopologyIndex
+    topologies: TopologyIndex
     log_lengths: np.ndarray
     branch_lengths: np.ndarray
     log_topology: np.ndarray
@@ -67,11 +69,11 @@ class Sampler:
     """Draws trees from a mixture into arrays that are allocated once and overwritten by every call."""
 
     def __init__(self, mixture: Mixture, num_trees: int, num_denominators: int) -> None:
-        """Allocate for batches of exactly `num_trees` trees and densities under `num_denominators` components."""
+        """Allocate for batches of exactly `num_trees` trees and densities under so many components."""
         num_taxa = mixture.support.num_taxa
         num_edges = 2 * num_taxa - 3
         self.mixture = mixture
-        self.index = TopologyIndex.empty(num_trees, num_taxa)
+        self.topologies = TopologyIndex.empty(num_trees, num_taxa)
         self.log_lengths = np.empty((num_trees, num_edges))
         self.branch_lengths = np.empty((num_trees, num_edges))
         self.log_topology = np.empty((num_trees, num_denominators))
@@ -98,28 +100,38 @@ class Sampler:
             Views of this object's arrays: copy what must outlive the next call.
         """
         support, networks, branches = self.mixture.support, self.mixture.networks, self.mixture.branches
-        sbn_kernels.sample_topologies(
+        sample_topologies(
             support.tables, networks.q, component_of_tree, uniforms,
-            self.index.children, self._split, self._tripartition, self._node_work,
+            self.topologies.children, self._split, self._tripartition, self._node_work,
         )  # fmt: skip
-        sbn_kernels.index_topologies(
-            support.tables, self.index.children, self._split, self._tripartition, self.mixture.with_psp, *self.index[1:]
+        index_topologies(
+            support.tables,
+            self.topologies.children,
+            self._split,
+            self._tripartition,
+            self.mixture.with_psp,
+            *self.topologies[1:],
         )
-        sbn_kernels.log_probability(
-            networks.log_q, denominators, *self.index[:3], self._slot_work, self._edge_work, self.log_topology
+        log_probability(
+            networks.log_q,
+            denominators,
+            *self.topologies[:3],
+            self._slot_work,
+            self._edge_work,
+            self.log_topology,
         )
         branch_kernels.draw(
-            branches.table, self.index.feature_index, component_of_tree, noise, branches.is_skewed,
+            branches.table, self.topologies.feature_index, component_of_tree, noise, branches.is_skewed,
             self._branch_work, self.log_lengths,
         )  # fmt: skip
         branch_kernels.log_density(
-            branches.table, self.index.feature_index, self.log_lengths, denominators, branches.is_skewed,
+            branches.table, self.topologies.feature_index, self.log_lengths, denominators, branches.is_skewed,
             self._branch_work, self.log_branches,
         )  # fmt: skip
         np.exp(self.log_lengths, out=self.branch_lengths)
         return Particles(
             component_of_tree,
-            self.index,
+            self.topologies,
             self.log_lengths,
             self.branch_lengths,
             self.log_topology,

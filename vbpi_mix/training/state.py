@@ -71,7 +71,9 @@ class TrainingState:
         for name, own in self.arrays().items():
             if name not in arrays or arrays[name].shape != own.shape:
                 got = arrays[name].shape if name in arrays else "nothing"
-                raise ValueError(f"expected {name} of shape {own.shape}, got {got}: is the state of another run?")
+                raise ValueError(
+                    f"expected {name} of shape {own.shape}, got {got}: is the state of another run?"
+                )
             own[...] = arrays[name]
         self.step = step
         self.mixture.networks.refresh()
@@ -196,6 +198,6 @@ def describe_non_finite(
     components = draw.choice.sampled[bad.any(axis=1)].tolist()
     which = "log-likelihood" if not np.isfinite(log_likelihood).all() else "density under the mixture"
     return (
-        f"the bound is not a finite number at step {step + 1}: the {which} of {int(bad.sum())} of {bad.size} particles"
-        f" is not, in component(s) {components}; try lower learning rates"
+        f"the bound is not a finite number at step {step + 1}: the {which} of {int(bad.sum())} of "
+        f"{bad.size} particles is not, in component(s) {components}; try lower learning rates"
     )

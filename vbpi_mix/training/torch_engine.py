@@ -1,8 +1,9 @@
 """The torch engine: the compiled engine's step in tensor operations, on any device.
 
-It computes the same step from the same draws, which is how each engine checks the other. Topologies are sampled and
-looked up by the compiled kernels on the CPU, whose integer tables have no counterpart on a device; everything with a
-gradient is torch. Branch-length networks enter as `BranchNetwork`, so that neural ones need no other engine.
+It computes the same step from the same draws, which is how each engine checks the other. Topologies are
+sampled and looked up by the compiled kernels on the CPU, whose integer tables have no counterpart on a
+device; everything with a gradient is torch. Branch-length networks enter as `BranchNetwork`, so that neural
+ones need no other engine.
 """
 
 from typing import TYPE_CHECKING
@@ -14,7 +15,8 @@ from vbpi_mix.branches.torch_network import TableNetwork, TreeBatch, accumulate_
 from vbpi_mix.errors import NonFiniteError
 from vbpi_mix.likelihood.priors import ExponentialBranchPrior, log_topology_prior
 from vbpi_mix.objectives.gradients import mixture_objective
-from vbpi_mix.sbn import _kernels as sbn_kernels
+from vbpi_mix.sbn._sampling_kernels import sample_topologies
+from vbpi_mix.sbn._support_kernels import index_topologies
 from vbpi_mix.sbn.support import TopologyIndex
 from vbpi_mix.sbn.torch_network import RootingTerms, log_parameters, log_probability
 from vbpi_mix.training._kernels import EPSILON, FIRST_DECAY, SECOND_DECAY
@@ -99,7 +101,9 @@ class TorchEngine:
         (d_lengths,) = torch.autograd.grad(log_likelihood.sum(), lengths)
         log_likelihood, lengths = log_likelihood.detach(), lengths.detach()
         beta = settings.inverse_temperature
-        log_joint = beta * log_likelihood + self._log_topology_prior + self._branch_prior.log_density(log_lengths)
+        log_joint = (
+            beta * log_likelihood + self._log_topology_prior + self._branch_prior.log_density(log_lengths)
+        )
         objective = mixture_objective(
             log_joint.reshape(num_sampled, -1),
             (log_topology + branches.log_density).detach().reshape(num_sampled, -1, len(denominators)),
@@ -126,7 +130,9 @@ class TorchEngine:
         accumulate_gradients(
             self._branches, branches, objective.d_path.reshape(num_trees, -1), d_score, d_log_lengths
         )
-        self._ascend_topologies(self._touched_parents(index, denominators, d_topology), settings.topology_rate)
+        self._ascend_topologies(
+            self._touched_parents(index, denominators, d_topology), settings.topology_rate
+        )
         self._ascend_branches(
             self._touched_rows(trees, component_of_tree, denominators, d_score), settings.branch_rate
         )
@@ -143,12 +149,17 @@ class TorchEngine:
         tripartition = np.empty((num_trees, support.num_taxa - 2), np.int32)
         work = np.empty((9, 2 * support.num_taxa), np.int32)
         q = np.ascontiguousarray(log_q.detach().exp().cpu().numpy())
-        sbn_kernels.sample_topologies(
-            support.tables, q, draw.component_of_tree, draw.uniforms, index.children, split, tripartition, work
+        sample_topologies(
+            support.tables,
+            q,
+            draw.component_of_tree,
+            draw.uniforms,
+            index.children,
+            split,
+            tripartition,
+            work,
         )
-        sbn_kernels.index_topologies(
-            support.tables, index.children, split, tripartition, mixture.with_psp, *index[1:]
-        )
+        index_topologies(support.tables, index.children, split, tripartition, mixture.with_psp, *index[1:])
         return index
 
     def _touched_parents(
@@ -159,7 +170,9 @@ class TorchEngine:
         if not self._is_lazy:
             return self._has_choice.expand(num_components, num_parents)
         device = self._logits.device
-        used = np.concatenate([index.root_index, index.parameter_index.reshape(len(index.children), -1)], axis=1)
+        used = np.concatenate(
+            [index.root_index, index.parameter_index.reshape(len(index.children), -1)], axis=1
+        )
         parameter = torch.from_numpy(used).to(device).long()
         num_parameters = self._parameter_parent.shape[0]
         parent = torch.where(
@@ -173,7 +186,11 @@ class TorchEngine:
         return touched[:, :num_parents] & self._has_choice
 
     def _touched_rows(
-        self, trees: TreeBatch, component_of_tree: torch.Tensor, denominators: torch.Tensor, d_score: torch.Tensor
+        self,
+        trees: TreeBatch,
+        component_of_tree: torch.Tensor,
+        denominators: torch.Tensor,
+        d_score: torch.Tensor,
     ) -> torch.Tensor:
         """Which branch features the step's trees used [component, feature]."""
         num_components, num_features = self._branch_updates.shape
@@ -201,9 +218,13 @@ class TorchEngine:
 
 
 def _adam_ascent(
-    parameter: torch.Tensor, moments: torch.Tensor, num_updates: torch.Tensor, is_updated: torch.Tensor, rate: float
+    parameter: torch.Tensor,
+    moments: torch.Tensor,
+    num_updates: torch.Tensor,
+    is_updated: torch.Tensor,
+    rate: float,
 ) -> None:
-    """One step of Adam uphill where `is_updated`, as `vbpi_mix.training._kernels` does it; clears the gradient.
+    """One step of Adam uphill where `is_updated`, as in `vbpi_mix.training._kernels`; clears the gradient.
 
     Args:
         parameter: Has the gradient.

@@ -1,0 +1,62 @@
+"""What every benchmark records: where, when, and with what it was measured."""
+
+import json
+import os
+import platform
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).resolve().parent / "results"
+PACKAGES = ("numpy", "numba", "scipy", "torch", "arviz-stats")
+
+
+def machine() -> dict[str, Any]:
+    """Processor, cores, memory and system."""
+    processor = next(
+        (line.split(":", 1)[1].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")),
+        platform.processor(),
+    )
+    memory = next((line.split()[1] for line in _lines("/proc/meminfo") if line.startswith("MemTotal")), "0")
+    return {
+        "processor": processor,
+        "cores": os.cpu_count(),
+        "memory_gib": round(int(memory) / 2**20, 1),
+        "system": platform.platform(),
+    }
+
+
+def provenance() -> dict[str, Any]:
+    """Commit, versions and machine."""
+    here = Path(__file__).resolve().parent
+    commit = subprocess.run(
+        ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=12"],
+        capture_output=True,
+        text=True,
+    )
+    return {
+        "commit": commit.stdout.strip() or "unknown",
+        "python": platform.python_version(),
+        "versions": {name: version(name) for name in PACKAGES},
+        "machine": machine(),
+        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+    }
+
+
+def save(name: str, content: dict[str, Any]) -> None:
+    """Write ``results/<name>.json`` with the provenance, whole or not at all."""
+    path = RESULTS / f"{name}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(
+        json.dumps({**content, "provenance": provenance()}, indent=1, allow_nan=False) + "\n"
+    )
+    temporary.replace(path)
+    print(path)
+
+
+def _lines(path: str) -> list[str]:
+    file = Path(path)
+    return file.read_text().splitlines() if file.exists() else []

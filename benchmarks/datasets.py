@@ -1,0 +1,84 @@
+"""Claim: `vbpi-mix run --dataset DSn` with default settings, from the shell prompt to all files.
+
+Runs the program once for each data set and records wall-clock seconds, peak memory, the run's result and,
+where a reference posterior exists (``VBPI_MIX_REFERENCE``), the agreement with it. One JSON file a data
+set; those that exist are skipped unless ``--again``.
+
+    python benchmarks/datasets.py DS1 DS2 ... [--seed 0] [--again] [-- further options of vbpi-mix run]
+"""
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from _common import RESULTS, save
+
+
+def measure(dataset: str, seed: int, options: list[str], out: Path) -> dict[str, Any]:
+    """One run: what it took and what it found."""
+    program = str(Path(sys.executable).parent / "vbpi-mix")
+    command = [program, "run", "--dataset", dataset, "--seed", str(seed), "--out", str(out), *options]
+    began = time.perf_counter()
+    subprocess.run(command, check=True)
+    wall = time.perf_counter() - began
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    measured: dict[str, Any] = {
+        "dataset": dataset,
+        "seed": seed,
+        "options": options,
+        "wall_seconds": wall,
+        "cpu_seconds": usage.ru_utime + usage.ru_stime,
+        "peak_memory_gib": usage.ru_maxrss / 2**20,
+        "result": json.loads((out / "result.json").read_text()),
+    }
+    reference = os.environ.get("VBPI_MIX_REFERENCE")
+    golden = Path(reference or "") / "golden" / f"{dataset}.tsv.gz"
+    splits = Path(reference or "") / "mrbayes" / f"{dataset}.splits.tsv.gz"
+    if reference and (golden.exists() or splits.exists()):
+        file = golden if golden.exists() else splits
+        compared = subprocess.run(
+            [program, "compare", str(out), "--reference", str(file), "--json"],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        measured["agreement"] = {"reference": file.name, **json.loads(compared.stdout)}
+    return measured
+
+
+def main() -> None:
+    """Command line."""
+    arguments, options = sys.argv[1:], []
+    if "--" in arguments:
+        at = arguments.index("--")
+        arguments, options = arguments[:at], arguments[at + 1 :]
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("datasets", nargs="+")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--name", default="datasets", help="folder of the results")
+    parser.add_argument("--again", action="store_true", help="measure what has been measured already, too")
+    chosen = parser.parse_args(arguments)
+    for dataset in chosen.datasets:
+        name = f"{chosen.name}/{dataset}.seed{chosen.seed}"
+        if chosen.again or not (RESULTS / f"{name}.json").exists():
+            with tempfile.TemporaryDirectory() as folder:
+                # A process of its own for each, so that its peak memory is its own.
+                child = os.fork()
+                if child == 0:
+                    save(name, measure(dataset, chosen.seed, options, Path(folder) / "run"))
+                    os._exit(0)
+                if os.waitpid(child, 0)[1] != 0:
+                    raise SystemExit(f"{dataset}: failed")
+
+
+if __name__ == "__main__":
+    main()

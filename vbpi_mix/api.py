@@ -1,0 +1,194 @@
+"""The Python interface: fit a posterior to an alignment, ask it questions.
+
+The stages are those of the command line (`vbpi_mix.results.analysis`), without a run directory.
+"""
+
+from collections.abc import Callable, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float64
+
+from vbpi_mix.alignment import Alignment
+from vbpi_mix.datasets import dataset_info
+from vbpi_mix.errors import ConfigurationError
+from vbpi_mix.results import analysis
+from vbpi_mix.results.analysis import Evaluation
+from vbpi_mix.results.comparison import Agreement, compare_drawn, compare_exact
+from vbpi_mix.results.correction import importance_resample
+from vbpi_mix.results.posterior_files import write_posterior
+from vbpi_mix.results.result import Estimates, estimate
+from vbpi_mix.results.run_directory import RunDirectory
+from vbpi_mix.shapes import Topologies
+from vbpi_mix.training.checkpoint import Checkpoint
+from vbpi_mix.training.config import RunConfig
+from vbpi_mix.training.loop import Progress, train
+from vbpi_mix.trees.samples import TreeDraws, TreeSample, read_tree_sample
+
+
+def dataset_trees(name: str) -> TreeSample:
+    """Bundled bootstrap trees of a bundled data set, in the order of taxa of its alignment.
+
+    Raises:
+        AlignmentError: There is no such data set.
+    """
+    info = dataset_info(name)
+    return read_tree_sample(info.support_path)
+
+
+def fit(
+    alignment: Alignment,
+    trees: TreeSample,
+    *,
+    seed: int = 0,
+    mixture: Mapping[str, Any] | None = None,
+    optimisation: Mapping[str, Any] | None = None,
+    evaluation: Mapping[str, Any] | None = None,
+    machine: Mapping[str, Any] | None = None,
+    report: Callable[[Progress], None] | None = None,
+) -> "Posterior":
+    """A mixture trained on an alignment.
+
+    Args:
+        alignment: The data.
+        trees: Trees that the support is built from, of the same taxa in the same order.
+        seed: Seed of all random streams; the same seed gives the same posterior.
+        mixture: Settings of `vbpi_mix.training.config.MixtureConfig`, such as ``{"components": 3}``.
+        optimisation: Settings of `OptimisationConfig`, such as ``{"iterations": 2000}``.
+        evaluation: Settings of `EvaluationConfig`.
+        machine: Settings of `MachineConfig`, such as ``{"threads": 2}``.
+        report: Called now and then with the progress of training.
+
+    Raises:
+        ConfigurationError: The trees' taxa are not the alignment's, in the same order.
+        pydantic.ValidationError: A setting is unknown or out of range.
+        NonFiniteError: Training diverged.
+    """
+    if trees.taxa != alignment.taxa:
+        raise ConfigurationError(
+            f"expected trees of the taxa of {alignment.source}, in their order, got those of {trees.source}: "
+            "read the trees with read_tree_sample(path, alignment.taxa)"
+        )
+    config = RunConfig.model_validate(
+        {
+            "seed": seed,
+            "data": {"alignment": Path(alignment.source)},
+            "mixture": dict(mixture or {}),
+            "optimisation": dict(optimisation or {}),
+            "evaluation": dict(evaluation or {}),
+            "machine": dict(machine or {}),
+        }
+    )
+    checkpoint = analysis.start_run(config, alignment, trees)
+    engine = analysis.make_engine(checkpoint)
+    for progress in train(
+        engine,
+        checkpoint.streams,
+        config.mixture,
+        config.optimisation,
+        alignment.num_taxa,
+        config.machine.log_every,
+    ):
+        if report is not None:
+            report(progress)
+    engine.state()  # brings the checkpoint's state up to date
+    return Posterior(checkpoint)
+
+
+class Posterior:
+    """A trained mixture and what importance draws from it tell about the posterior."""
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        """Take over a trained state; nothing is drawn before something is asked."""
+        self._checkpoint = checkpoint
+
+    @property
+    def taxa(self) -> tuple[str, ...]:
+        """Names of the taxa."""
+        return self._checkpoint.patterns.taxa
+
+    @property
+    def config(self) -> RunConfig:
+        """The resolved configuration."""
+        return self._checkpoint.config
+
+    @cached_property
+    def evaluation(self) -> Evaluation:
+        """The final mixture, refitted where that helps, with draws and the posterior corrected from them."""
+        return analysis.evaluate(self._checkpoint)
+
+    def evaluate(self) -> Estimates:
+        """Marginal likelihood, bounds, effective sample size and Pareto k-hat."""
+        evaluation = self.evaluation
+        return estimate(
+            evaluation.draws, evaluation.corrected, analysis.particles_per_component(self._checkpoint.config)
+        )
+
+    def sample(self, num_trees: int, seed: int = 0) -> TreeDraws:
+        """Trees with branch lengths from the posterior, importance-resampled.
+
+        Resampling takes the importance weights' word: read `evaluate` first.
+
+        Args:
+            num_trees: How many; trees of large weight may come more than once.
+            seed: Seed of the resampling.
+        """
+        draws, corrected = self.evaluation.draws, self.evaluation.corrected
+        chosen = importance_resample(
+            corrected.log_draw_weights, draws.topology_index, num_trees, np.random.default_rng(seed)
+        )
+        return TreeDraws(
+            taxa=self.taxa,
+            children=draws.topologies[draws.topology_index[chosen]],
+            branch_lengths=draws.branch_lengths[chosen],
+            weights=np.ones(len(chosen)),
+            source=f"posterior of {self._checkpoint.config.data.alignment}",
+        )
+
+    def topologies(self) -> TreeSample:
+        """The topologies drawn with their posterior probabilities, the most probable first."""
+        draws, corrected = self.evaluation.draws, self.evaluation.corrected
+        order = np.argsort(-corrected.topology_probabilities, kind="stable")
+        return TreeSample(
+            self.taxa, draws.topologies[order], corrected.topology_probabilities[order], "posterior"
+        )
+
+    def log_probability(self, children: Topologies) -> Float64[np.ndarray, "tree"]:
+        """Exact log probability of topologies under the final mixture, in nats; -inf outside the support."""
+        return self.evaluation.mixture.networks.log_mixture_probability_of(children)
+
+    def compare(self, reference: TreeSample) -> dict[str, Agreement]:
+        """Agreement of the final mixture and of the corrected posterior with another posterior.
+
+        Args:
+            reference: The other posterior, of the same taxa in the same order.
+        """
+        draws, corrected = self.evaluation.draws, self.evaluation.corrected
+        return {
+            "mixture": compare_exact(reference.weights, self.log_probability(reference.children)),
+            "corrected": compare_drawn(
+                reference.children,
+                reference.weights,
+                draws.topologies,
+                corrected.log_topology_probabilities,
+            ),
+        }
+
+    def write(self, folder: Path, num_trees: int = 10_000, seed: int = 0) -> None:
+        """Write the posterior's files for other programs (NEXUS trees, topologies, consensus) into a folder.
+
+        Args:
+            folder: Where to; made if need be.
+            num_trees: Trees in ``posterior.run1.t``.
+            seed: Seed of the resampling.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        write_posterior(
+            RunDirectory(folder),
+            self.evaluation.draws,
+            self.evaluation.corrected,
+            num_trees,
+            np.random.default_rng(seed),
+        )

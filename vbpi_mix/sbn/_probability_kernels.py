@@ -1,0 +1,303 @@
+"""Compiled kernels for probabilities of topologies, their gradients, and the softmax tables.
+
+Slots and parameter indices are those of `vbpi_mix.sbn._support_kernels`. A table of log-probabilities has
+P + 2 entries, the last two being -inf and 0.
+"""
+
+import numpy as np
+from numba import njit
+
+from vbpi_mix.sbn._support_kernels import up_slot
+
+
+# probabilities
+@njit(cache=True, nogil=True)
+def _rooting_log_probabilities(log_q, children, parameter_index, root_index, below, out):
+    """Log-probability of every rooted version of one topology; DESIGN: log p_e."""
+    num_internal = children.shape[0]
+    num_taxa = num_internal + 2
+    num_edges = 2 * num_taxa - 3
+    below[:] = 0.0
+    for i in range(num_internal):
+        left, right = children[i, 0], children[i, 1]
+        slot = up_slot(num_taxa + i, num_taxa) ^ 1
+        below[slot] = (
+            log_q[parameter_index[2 * left, 1]]
+            + below[2 * left]
+            + log_q[parameter_index[2 * right, 1]]
+            + below[2 * right]
+        )
+    for i in range(num_internal - 1, -1, -1):
+        up = up_slot(num_taxa + i, num_taxa)
+        for j in range(2):
+            child, sibling = children[i, j], children[i, 1 - j]
+            below[2 * child + 1] = (
+                log_q[parameter_index[2 * sibling, 2]]
+                + below[2 * sibling]
+                + log_q[
+                    parameter_index[up, 2 - j]
+                ]  # the sister is the sibling: first child 1, second child 2
+                + below[up]
+            )
+    for e in range(num_edges):
+        out[e] = (
+            log_q[root_index[e]]
+            + log_q[parameter_index[2 * e, 0]]
+            + below[2 * e]
+            + log_q[parameter_index[2 * e + 1, 0]]
+            + below[2 * e + 1]
+        )
+
+
+@njit(cache=True, nogil=True)
+def _logsumexp(values):
+    largest = -np.inf
+    for v in values:
+        largest = max(largest, v)
+    if largest == -np.inf:
+        return -np.inf
+    total = 0.0
+    for v in values:
+        total += np.exp(v - largest)
+    return largest + np.log(total)
+
+
+@njit(cache=True, nogil=True)
+def log_probability(log_q, components, children, parameter_index, root_index, below, rooting, out):
+    """log q_d(tau) [tree, denominator] of trees under the listed components; -inf outside the support."""
+    for t in range(children.shape[0]):
+        for d in range(components.shape[0]):
+            _rooting_log_probabilities(
+                log_q[components[d]], children[t], parameter_index[t], root_index[t], below, rooting
+            )
+            out[t, d] = _logsumexp(rooting)
+
+
+@njit(cache=True, nogil=True)
+def add_expected_counts(
+    weight, children, parameter_index, root_index, posterior, parameter_parent, mass, counts, parent_counts,
+    is_touched, touched, num_touched,
+):  # fmt: skip
+    """Add `weight` times the posterior expected number of uses of every parameter by one topology.
+
+    posterior [edge] is the probability of each rooting given the topology. A PCSP is used by the rootings
+    on one side of its node, so its expected count is a sum of `posterior` over a subtree (M(e): branch e
+    and all below it): 1 - M(e) - M(sibling) for sister D(sibling), M(sibling) for sister U(parent), M(other
+    child) for an upper slot.
+
+    Args:
+        weight: Any real number.
+        children: The topology.
+        parameter_index: Its parameters [slot, 3].
+        root_index: Its rootsplits' parameters [edge].
+        posterior: Probability of each rooting given the topology [edge].
+        parameter_parent: Parent of every parameter.
+        mass: Scratch space [2n - 2].
+        counts: [parameter + 2], added to.
+        parent_counts: [parent], added to.
+        is_touched: [parent], set to 1 where something was added.
+        touched: [parent]; parents newly set are appended.
+        num_touched: Length of that list so far.
+
+    Returns:
+        The new length of the list.
+    """
+    num_internal = children.shape[0]
+    num_taxa = num_internal + 2
+    num_edges = 2 * num_taxa - 3
+    num_parameters = parameter_parent.shape[0]
+    for e in range(num_edges):
+        mass[e] = posterior[e]
+    for i in range(num_internal - 1):
+        mass[num_taxa + i] += mass[children[i, 0]] + mass[children[i, 1]]
+    for e in range(num_edges):
+        for j in range(3):
+            if j == 0:
+                index = root_index[e]
+            else:
+                index = parameter_index[2 * e + j - 1, 0]
+            if index < num_parameters:
+                num_touched = _add_count(
+                    index,
+                    weight * posterior[e],
+                    parameter_parent,
+                    counts,
+                    parent_counts,
+                    is_touched,
+                    touched,
+                    num_touched,
+                )
+    for i in range(num_internal):
+        up = up_slot(num_taxa + i, num_taxa)
+        for j in range(2):
+            child, sibling = children[i, j], children[i, 1 - j]
+            for option in range(3):
+                if option == 0:
+                    index = parameter_index[2 * child, 1]
+                    share = max(0.0, 1.0 - mass[child] - mass[sibling])
+                elif option == 1:
+                    index = parameter_index[2 * child, 2]
+                    share = mass[sibling]
+                else:
+                    index = parameter_index[
+                        up, 1 + j
+                    ]  # sister D(child): the root lies in the sibling's subtree
+                    share = mass[sibling]
+                if index < num_parameters:
+                    num_touched = _add_count(
+                        index,
+                        weight * share,
+                        parameter_parent,
+                        counts,
+                        parent_counts,
+                        is_touched,
+                        touched,
+                        num_touched,
+                    )
+    return num_touched
+
+
+@njit(cache=True, nogil=True)
+def _add_count(index, amount, parameter_parent, counts, parent_counts, is_touched, touched, num_touched):
+    parent = parameter_parent[index]
+    counts[index] += amount
+    parent_counts[parent] += amount
+    if is_touched[parent] == 0:
+        is_touched[parent] = 1
+        touched[num_touched] = parent
+        num_touched += 1
+    return num_touched
+
+
+@njit(cache=True, nogil=True)
+def rooting_posterior(log_q, children, parameter_index, root_index, below, out):
+    """Write the probability of each rooting given the topology to out [edge]; returns log q(tau)."""
+    _rooting_log_probabilities(log_q, children, parameter_index, root_index, below, out)
+    largest = -np.inf
+    for e in range(out.shape[0]):
+        largest = max(largest, out[e])
+    if largest == -np.inf:
+        out[:] = 0.0
+        return -np.inf
+    total = 0.0
+    for e in range(out.shape[0]):
+        out[e] = np.exp(out[e] - largest)
+        total += out[e]
+    for e in range(out.shape[0]):
+        out[e] /= total
+    return largest + np.log(total)
+
+
+@njit(cache=True, nogil=True)
+def refresh_parent(logits, parent, parent_start, log_q, q):
+    """Recompute the softmax of one parent's children."""
+    start, stop = parent_start[parent], parent_start[parent + 1]
+    largest = -np.inf
+    for i in range(start, stop):
+        largest = max(largest, logits[i])
+    total = 0.0
+    for i in range(start, stop):
+        q[i] = np.exp(logits[i] - largest)
+        total += q[i]
+    shift = largest + np.log(total)
+    for i in range(start, stop):
+        q[i] /= total
+        log_q[i] = logits[i] - shift
+
+
+@njit(cache=True, nogil=True)
+def refresh(logits, parent_start, log_q, q):
+    """Recompute every softmax of every component: log_q, q [component, parameter + 2] from logits."""
+    for a in range(logits.shape[0]):
+        for parent in range(parent_start.shape[0] - 1):
+            refresh_parent(logits[a], parent, parent_start, log_q[a], q[a])
+        size = log_q.shape[1]
+        log_q[a, size - 2] = -np.inf
+        log_q[a, size - 1] = 0.0
+        q[a, size - 2] = 0.0
+        q[a, size - 1] = 1.0
+
+
+@njit(cache=True, nogil=True)
+def expectation_step(
+    log_q, weights, children, parameter_index, root_index, parameter_parent, uniform_rooting, counts
+):
+    """Add weighted expected counts of topologies to counts [parameter + 2]; returns sum_t w_t log q(tau_t).
+
+    With `uniform_rooting` every rooting has probability 1 / (2n - 3), whatever log_q; otherwise topologies
+    outside the support are passed over and do not enter the returned sum.
+    """
+    num_edges = root_index.shape[1]
+    num_parents = parameter_parent[-1] + 1
+    below = np.empty(2 * num_edges)
+    posterior = np.empty(num_edges)
+    parent_counts = np.zeros(num_parents)
+    is_touched = np.zeros(num_parents, np.uint8)
+    touched = np.empty(num_parents, np.int32)
+    num_touched = 0
+    mass = np.empty(num_edges + 1)
+    total = 0.0
+    for t in range(children.shape[0]):
+        if weights[t] == 0.0:
+            continue
+        if uniform_rooting:
+            posterior[:] = 1.0 / num_edges
+        else:
+            log_probability_of_tree = rooting_posterior(
+                log_q, children[t], parameter_index[t], root_index[t], below, posterior
+            )
+            if log_probability_of_tree == -np.inf:
+                continue
+            total += weights[t] * log_probability_of_tree
+        num_touched = add_expected_counts(
+            weights[t], children[t], parameter_index[t], root_index[t], posterior, parameter_parent, mass,
+            counts, parent_counts, is_touched, touched, num_touched,
+        )  # fmt: skip
+    return total
+
+
+# frameworks
+@njit(cache=True, nogil=True)
+def rooting_terms(children, parameter_index, impossible, terms, in_subtree):
+    """What log-probabilities of rootings are sums of, without recursion.
+
+    Every branch c that has a sibling adds, to the rooting on branch e,
+
+        log q[terms[c, 0]]                       if e is neither in the subtree of c nor in its sibling's,
+        log q[terms[c, 1]] + log q[terms[c, 2]]  if e is in the sibling's subtree.
+
+    Args:
+        children: Topologies [tree, internal, 2].
+        parameter_index: [tree, slot, 3]; see the module docstring.
+        impossible: Number of parameters, P; P + 1 is the dummy of probability 1.
+        terms: Written, [tree, edge, 3].
+        in_subtree: Written, [tree, edge c, edge e, 2] uint8: whether e lies in the subtree (top branch
+            included) of c,
+            and of c's sibling.
+    """
+    num_trees, num_internal = children.shape[0], children.shape[1]
+    num_taxa = num_internal + 2
+    num_edges = 2 * num_taxa - 3
+    in_subtree[:] = 0
+    terms[:] = impossible + 1
+    for t in range(num_trees):
+        for e in range(num_taxa):
+            in_subtree[t, e, e, 0] = 1
+        for i in range(num_internal - 1):
+            node = num_taxa + i
+            for e in range(num_edges):
+                in_subtree[t, node, e, 0] = (
+                    in_subtree[t, children[t, i, 0], e, 0] | in_subtree[t, children[t, i, 1], e, 0]
+                )
+            in_subtree[t, node, node, 0] = 1
+        for i in range(num_internal):
+            up = up_slot(num_taxa + i, num_taxa)
+            for j in range(2):
+                child, sibling = children[t, i, j], children[t, i, 1 - j]
+                terms[t, child, 0] = parameter_index[t, 2 * child, 1]
+                terms[t, child, 1] = parameter_index[t, 2 * child, 2]
+                terms[t, child, 2] = parameter_index[t, up, 1 + j]
+                for e in range(num_edges):
+                    in_subtree[t, child, e, 1] = in_subtree[t, sibling, e, 0]
+        # the last leaf has no sibling: mark everything as below it, so that it adds nothing
+        in_subtree[t, num_taxa - 1, :, 0] = 1
