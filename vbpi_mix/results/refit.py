@@ -33,8 +33,8 @@ from vbpi_mix.training.mixture import Mixture
 OLD_SHARE = 0.05
 """Share of the old q in the weights of the candidate *trained*."""
 
-MAX_STEPS = 50
-"""Most EM steps of a candidate: the first few do nearly all."""
+MAX_STEPS = 10
+"""Most EM steps of a candidate: the first few do nearly all, and later ones fit noise into the tails."""
 
 NEGLIGIBLE = 1e-3
 """Weight of the least probable topologies that are left out of a fit, all together."""
