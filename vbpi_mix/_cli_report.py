@@ -47,11 +47,11 @@ def estimates_report(estimates: Estimates) -> str:
         f"topologies                 {topologies.distinct:,} drawn, holding "
         f"{100 * topologies.drawn_mass:.2f}% of the mixture; posterior {topologies.correction.value}",
     ]
-    if len(estimates.components.weight_share) > 1:
-        shares = ", ".join(f"{100 * share:.1f}%" for share in estimates.components.weight_share)
+    shares = estimates.components.weight_share
+    if len(shares) > 1:
         lines.append(
-            f"components                 weight shares {shares}; "
-            f"Jensen-Shannon divergence {estimates.jensen_shannon:.3f}"
+            f"components                 {len(shares)}, weight shares {100 * min(shares):.1f}% to "
+            f"{100 * max(shares):.1f}%, Jensen-Shannon divergence {estimates.jensen_shannon:.3f}"
         )
     return "\n".join(lines)
 

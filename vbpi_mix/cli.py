@@ -171,7 +171,7 @@ def run(
         float | None,
         typer.Option(
             metavar="RATE",
-            help="First learning rate of topologies. [default: 0.03]",
+            help="First learning rate of topologies. [default: 0.02]",
         ),
     ] = None,
     branch_rate: Annotated[

@@ -29,8 +29,13 @@ from scipy.special import logsumexp
 
 from vbpi_mix.results.draws import PosteriorDraws
 
-MIN_DRAWN_MASS = 0.95
-"""Least probability under q of the drawn topologies, for the Rao-Blackwellised estimate to be used."""
+MIN_DRAWN_MASS = 0.97
+"""Least probability under q of the drawn topologies, for the Rao-Blackwellised estimate to be used.
+
+Measured against reference posteriors (DS1, DS4, DS5; 300 to 100,000 draws): it is nearer in topology
+probabilities throughout, but in split probabilities only from about this mass on; below it is up to twice
+as far off.
+"""
 
 
 class CorrectionMethod(Enum):
