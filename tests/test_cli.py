@@ -179,6 +179,12 @@ def test_a_dataset_can_be_named_in_place_of_an_alignment(command):
         (["loglik", "ALIGNMENT", "(A,B,(C,D));"], "expected a length on every branch"),
         (["loglik", "ALIGNMENT", "(A:1,B:1,(C:1,X:1):1);"], "X"),
         (["loglik", "ALIGNMENT", "missing.nwk"], "missing.nwk"),
+        (
+            ["loglik", "ALIGNMENT", "(A:1,B:1,(C:1,D:-1):1);"],
+            "expected branch lengths of 0 or more, got -1 above D",
+        ),
+        (["loglik", "ALIGNMENT", "(A:0,B:0,(C:0,D:0):0);"], "the likelihood of this tree is zero"),
+        (["loglik", "ALIGNMENT", "FOLDER"], "Is a directory"),
         (["evaluate", "missing"], "expected the directory of a run, but there is none"),
         (["compare", "missing", "--reference", "x"], "expected the directory of a run, but there is none"),
         (["sample", "missing"], "expected the directory of a run, but there is none"),
@@ -194,6 +200,22 @@ def test_a_dataset_can_be_named_in_place_of_an_alignment(command):
         ),
         (["run", "--dataset", "DS1", "--sampled", "2", "--out", "OUT"], "S = 2 of A = 1"),
         (["run", "--dataset", "DS1", "--device", "cuda", "--out", "OUT"], "use the engine torch"),
+        (
+            [
+                "run",
+                "ALIGNMENT",
+                "--support",
+                "TREES",
+                "--engine",
+                "torch",
+                "--device",
+                "abacus",
+                "--out",
+                "OUT",
+            ],
+            "abacus",
+        ),
+        (["run", "--dataset", "DS1", "--engine", "torch", "--threads", "2", "--out", "OUT"], "--threads"),
         (["run", "--resume", "--out", "OUT"], "expected the directory of a run, but there is none"),
         (["run", "ALIGNMENT", "--support", "missing.trees", "--out", "OUT"], "missing.trees"),
         (
@@ -203,7 +225,13 @@ def test_a_dataset_can_be_named_in_place_of_an_alignment(command):
     ],
 )
 def test_user_errors_are_one_message_and_exit_code_2(command, alignment, tmp_path, arguments, message):
-    places = {"ALIGNMENT": alignment, "OUT": tmp_path / "out"}
+    places = {
+        "ALIGNMENT": alignment,
+        "OUT": tmp_path / "out",
+        "FOLDER": tmp_path,
+        "TREES": tmp_path / "trees",
+    }
+    places["TREES"].write_text("(A,B,(C,D));")
     code, out, err = command(*(places.get(argument, argument) for argument in arguments))
     assert code == 2
     assert out == ""

@@ -205,6 +205,13 @@ def test_compare_with_the_runs_own_corrected_posterior(finished, command):
     )
 
 
+def test_a_burn_in_of_weighted_trees_is_refused(finished, command):
+    out, _ = finished
+    code, _, err = command("compare", out, "--reference", out / "posterior.trprobs", "--burn-in", "0.25")
+    assert code == 2
+    assert "--burn-in: expected no burn-in for the weighted trees" in err
+
+
 def test_sample_writes_trees_of_the_posterior(finished, command, tmp_path):
     out, _ = finished
     target = tmp_path / "trees.nex"

@@ -8,7 +8,7 @@ import numpy as np
 
 from vbpi_mix.alignment import Alignment, read_alignment
 from vbpi_mix.datasets import dataset_info, dataset_names, load_dataset
-from vbpi_mix.errors import AlignmentError, TreeFormatError
+from vbpi_mix.errors import AlignmentError, ConfigurationError, NonFiniteError, TreeFormatError
 from vbpi_mix.likelihood.base import make_likelihood
 from vbpi_mix.likelihood.models import jc69
 from vbpi_mix.patterns import compress
@@ -77,11 +77,17 @@ def log_likelihood(data: str, tree: str, with_gradient: bool) -> dict[str, Any]:
     assert one.branch_lengths is not None  # the reader has seen to it
     likelihood = make_likelihood(compress(alignment), jc69())
     children, branch_lengths = one.children[None], one.branch_lengths[None]
+    value = float(likelihood.value(children, branch_lengths)[0])
+    if value == -np.inf:
+        raise NonFiniteError(
+            "the likelihood of this tree is zero: taxa that differ are joined by branches of length zero; "
+            "make them positive"
+        )
     if not with_gradient:
-        return {"log_likelihood": float(likelihood.value(children, branch_lengths)[0])}
-    value, gradient = likelihood.value_and_gradient(children, branch_lengths)
+        return {"log_likelihood": value}
+    _, gradient = likelihood.value_and_gradient(children, branch_lengths)
     return {
-        "log_likelihood": float(value[0]),
+        "log_likelihood": value,
         "gradient": gradient[0].tolist(),
         "branches": [
             {"taxa": taxa, "length": length}
@@ -132,7 +138,10 @@ def compare(run: Path, reference_path: Path, burn_in: float) -> dict[str, Any]:
     directory.require_checkpoint()
     checkpoint = Checkpoint.load(directory.checkpoint)
     mixture = checkpoint.state.mixture
-    reference = read_tree_sample(reference_path, checkpoint.patterns.taxa, burn_in=burn_in)
+    try:
+        reference = read_tree_sample(reference_path, checkpoint.patterns.taxa, burn_in=burn_in)
+    except ValueError as error:  # a burn-in does not apply to every format
+        raise ConfigurationError(f"--burn-in: {error}") from None
     agreements: dict[str, Agreement | None] = {"raw": None, "refitted": None, "corrected": None}
     agreements["raw"] = compare_exact(
         reference.weights, mixture.networks.log_mixture_probability_of(reference.children)
@@ -232,6 +241,11 @@ def _read_tree(tree: str, taxa: tuple[str, ...]) -> Tree:
     if one.branch_lengths is None:
         raise TreeFormatError(
             f"{source}: expected a length on every branch, such as (A:0.1,B:0.2,...); add the branch lengths"
+        )
+    if one.branch_lengths.min() < 0:
+        raise TreeFormatError(
+            f"{source}: expected branch lengths of 0 or more, got {one.branch_lengths.min():g} above "
+            f"{', '.join(_taxa_below(one)[int(one.branch_lengths.argmin())])}"
         )
     return one
 

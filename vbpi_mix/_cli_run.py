@@ -149,6 +149,7 @@ def run(
 
 def _begin(config: RunConfig, directory: RunDirectory, resume: bool, progress: Progress) -> Checkpoint:
     """The state to go on from: that of the last checkpoint, or a new run's."""
+    analysis.check_device(config.machine)
     if resume and directory.checkpoint.exists():
         checkpoint = Checkpoint.load(directory.checkpoint)
         progress.stage(f"continuing at iteration {checkpoint.state.step:,}")

@@ -437,6 +437,11 @@ def main() -> None:
     except VbpiMixError as error:
         sys.stderr.write(f"Error: {error}\n")
         sys.exit(2)
+    except OSError as error:  # a file that cannot be read, a full disk
+        if error.filename is None:
+            raise
+        sys.stderr.write(f"Error: {error.filename}: {error.strerror}\n")
+        sys.exit(2)
 
 
 if __name__ == "__main__":

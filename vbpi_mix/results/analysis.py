@@ -22,7 +22,7 @@ from vbpi_mix.sbn.support import build_support
 from vbpi_mix.seeding import RandomStreams
 from vbpi_mix.training.checkpoint import Checkpoint
 from vbpi_mix.training.compiled import CompiledEngine
-from vbpi_mix.training.config import DataConfig, RunConfig
+from vbpi_mix.training.config import DataConfig, MachineConfig, RunConfig
 from vbpi_mix.training.mixture import Mixture
 from vbpi_mix.training.state import Engine, TrainingState, initial_mixture
 from vbpi_mix.training.support_trees import bootstrap_trees, find_iqtree
@@ -138,8 +138,7 @@ def likelihood_of(checkpoint: Checkpoint) -> TreeLikelihood:
         ConfigurationError: The device cannot be used.
     """
     machine = checkpoint.config.machine
-    if machine.engine == "torch":
-        _check_device(machine.device)
+    check_device(machine)
     return make_likelihood(
         checkpoint.patterns,
         jc69(),
@@ -190,14 +189,20 @@ def data_digest(patterns: SitePatterns) -> str:
     return digest.hexdigest()
 
 
-def _check_device(name: str) -> None:
-    """Refuse a device that torch does not know or cannot reach."""
+def check_device(machine: MachineConfig) -> None:
+    """Refuse a device that torch does not know or cannot reach.
+
+    Raises:
+        ConfigurationError: Such a device was asked for.
+    """
+    if machine.engine != "torch":
+        return
     import torch
 
     try:
-        torch.empty(1, device=name)
+        torch.empty(1, device=machine.device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).splitlines()[0]
         raise ConfigurationError(
-            f"--device {name}: torch cannot use it ({reason}); use --device cpu"
+            f"--device {machine.device}: torch cannot use it ({reason}); choose another, such as cpu"
         ) from None
