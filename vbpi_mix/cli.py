@@ -398,6 +398,10 @@ def sample(
     from vbpi_mix import _cli_commands
 
     trees = _cli_commands.sample(run, num_trees, seed)
+    if trees.summary["ess"] < num_trees:
+        sys.stderr.write(
+            f"Note: the trees carry as much information as {trees.summary['ess']:.0f} independent ones.\n"
+        )
     if json:
         _print({**trees.summary, "trees": trees.newick}, out)
     else:
