@@ -33,8 +33,14 @@ from vbpi_mix.training.mixture import Mixture
 OLD_SHARE = 0.05
 """Share of the old q in the weights of the candidate *trained*."""
 
-MAX_STEPS = 10
-"""Most EM steps of a candidate: the first few do nearly all, and later ones fit noise into the tails."""
+PRIOR_STRENGTH = 1e-3
+"""Weight of the old tables as prior counts: every parent keeps its old choices where the draws say little."""
+
+MAX_STEPS = 60
+"""Most EM steps of a candidate."""
+
+MAX_WORK = 400_000
+"""Most topologies times EM steps of a candidate, a few seconds of work; six steps are done in any case."""
 
 NEGLIGIBLE = 1e-3
 """Weight of the least probable topologies that are left out of a fit, all together."""
@@ -122,7 +128,11 @@ def _fitted(
     logits = np.empty_like(mixture.networks.logits)
     for a, (own, start) in enumerate(zip(weights, starts, strict=True)):
         kept = _heaviest(own)
-        logits[a] = fit_network(mixture.support, index.select(kept), own[kept], start, MAX_STEPS).logits
+        prior_counts = PRIOR_STRENGTH * mixture.networks.q[a, :-2]
+        max_steps = max(6, min(MAX_STEPS, MAX_WORK // len(kept)))
+        logits[a] = fit_network(
+            mixture.support, index.select(kept), own[kept], start, prior_counts, max_steps
+        ).logits
     return Mixture(SubsplitNetworks.from_logits(mixture.support, logits), mixture.branches)
 
 
