@@ -262,7 +262,7 @@ def test_a_killed_run_continues_bit_for_bit(inputs, tmp_path, command):
     settings += ["--repeats", 2, "--posterior-samples", 50, "--log-every", 10, "--quiet"]
     straight, killed = tmp_path / "straight", tmp_path / "killed"
     assert command("run", alignment, *settings, "--out", straight)[0] == 0
-    with start(["run", alignment, *settings, "--out", killed, "--checkpoint-seconds", 0]) as process:
+    with start(["run", alignment, *settings, "--out", killed, "--checkpoint-seconds", 0.1]) as process:
         wait_for_progress(process, killed)
         process.send_signal(signal.SIGKILL)
     assert not (killed / "result.json").exists()
