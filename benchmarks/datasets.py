@@ -8,6 +8,7 @@ set; those that exist are skipped unless ``--again``.
 """
 
 import argparse
+import gzip
 import json
 import os
 import resource
@@ -18,6 +19,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from _common import RESULTS, save
 
 
@@ -38,19 +40,55 @@ def measure(dataset: str, seed: int, options: list[str], out: Path) -> dict[str,
         "peak_memory_gib": usage.ru_maxrss / 2**20,
         "result": json.loads((out / "result.json").read_text()),
     }
-    reference = os.environ.get("VBPI_MIX_REFERENCE")
-    golden = Path(reference or "") / "golden" / f"{dataset}.tsv.gz"
-    splits = Path(reference or "") / "mrbayes" / f"{dataset}.splits.tsv.gz"
-    if reference and (golden.exists() or splits.exists()):
-        file = golden if golden.exists() else splits
-        compared = subprocess.run(
-            [program, "compare", str(out), "--reference", str(file), "--json"],
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-        measured["agreement"] = {"reference": file.name, **json.loads(compared.stdout)}
+    reference = Path(os.environ.get("VBPI_MIX_REFERENCE", "absent"))
+    golden = reference / "golden" / f"{dataset}.tsv.gz"
+    splits = reference / "mrbayes" / f"{dataset}.splits.tsv.gz"
+    if golden.exists():
+        arguments = ["compare", str(out), "--reference", str(golden), "--json"]
+        compared = subprocess.run([program, *arguments], capture_output=True, text=True, check=True)
+        measured["agreement"] = {**json.loads(compared.stdout), "reference": f"golden/{golden.name}"}
+    elif splits.exists():
+        agreement = compare_with_split_table(out, splits)
+        measured["agreement"] = {"splits": agreement, "reference": f"mrbayes/{splits.name}"}
     return measured
+
+
+def compare_with_split_table(out: Path, table: Path) -> dict[str, float]:
+    """Differences between corrected split probabilities of a run and a table of split frequencies.
+
+    Over all splits that either side gives at least 0.1; a split that a side does not list has 0 there.
+    """
+    from vbpi_mix.results.posterior_files import load_final
+    from vbpi_mix.results.run_directory import RunDirectory
+    from vbpi_mix.training.checkpoint import Checkpoint
+    from vbpi_mix.trees.summaries import split_table
+
+    directory = RunDirectory(out)
+    taxa = Checkpoint.load(directory.checkpoint).patterns.taxa
+    final = load_final(directory.final_posterior)
+    ours = split_table(final.topologies, np.exp(final.log_topology_probabilities))
+    mine = {
+        frozenset(t for t in range(len(taxa)) if int(mask[t // 64]) >> (t % 64) & 1): float(frequency)
+        for mask, frequency in zip(ours.masks, ours.frequencies, strict=True)
+    }
+    theirs = {}
+    with gzip.open(table, "rt", encoding="utf-8") as file:
+        for line in list(file)[1:]:
+            frequency, _, names = line.rstrip("\n").split("\t")
+            side = frozenset(taxa.index(name) for name in names.split(","))
+            if len(taxa) - 1 in side:  # splits are named by the side without the last taxon
+                side = frozenset(range(len(taxa))) - side
+            theirs[side] = float(frequency)
+    differences = [
+        abs(mine.get(side, 0.0) - theirs.get(side, 0.0))
+        for side in mine.keys() | theirs.keys()
+        if 1 < len(side) < len(taxa) - 1 and max(mine.get(side, 0.0), theirs.get(side, 0.0)) >= 0.1
+    ]
+    return {
+        "maximum": max(differences),
+        "mean": sum(differences) / len(differences),
+        "num_splits": len(differences),
+    }
 
 
 def main() -> None:
