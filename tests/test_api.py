@@ -61,12 +61,14 @@ def test_agrees_with_the_golden_posterior(namespace, require_reference):
     assert agreement["corrected"].total_variation < 0.15
 
 
-def test_trees_of_other_taxa_are_refused():
+def test_trees_of_other_taxa_are_refused(namespace):
     alignment = vbpi_mix.load_dataset("DS1")
     trees = vbpi_mix.dataset_trees("DS1")
     shuffled = TreeSample(trees.taxa[::-1], trees.children, trees.weights, "shuffled")
     with pytest.raises(ConfigurationError, match=r"read_tree_sample\(path, alignment.taxa\)"):
         vbpi_mix.fit(alignment, shuffled)
+    with pytest.raises(ConfigurationError, match=r"read_tree_sample\(path, alignment.taxa\)"):
+        namespace["posterior"].compare(shuffled)
 
 
 def test_every_public_name_is_there():

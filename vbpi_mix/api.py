@@ -66,11 +66,7 @@ def fit(
         pydantic.ValidationError: A setting is unknown or out of range.
         NonFiniteError: Training diverged.
     """
-    if trees.taxa != alignment.taxa:
-        raise ConfigurationError(
-            f"expected trees of the taxa of {alignment.source}, in their order, got those of {trees.source}: "
-            "read the trees with read_tree_sample(path, alignment.taxa)"
-        )
+    _require_taxa(trees, alignment.taxa, alignment.source)
     config = RunConfig.model_validate(
         {
             "seed": seed,
@@ -164,7 +160,11 @@ class Posterior:
 
         Args:
             reference: The other posterior, of the same taxa in the same order.
+
+        Raises:
+            ConfigurationError: The taxa are others, or in another order.
         """
+        _require_taxa(reference, self.taxa, "the posterior")
         draws, corrected = self.evaluation.draws, self.evaluation.corrected
         return {
             "mixture": compare_exact(reference.weights, self.log_probability(reference.children)),
@@ -191,4 +191,13 @@ class Posterior:
             self.evaluation.corrected,
             num_trees,
             np.random.default_rng(seed),
+        )
+
+
+def _require_taxa(trees: TreeSample, taxa: tuple[str, ...], whose: str) -> None:
+    """Refuse trees of other taxa, or of the same ones in another order: their numbers would mean others."""
+    if trees.taxa != taxa:
+        raise ConfigurationError(
+            f"expected trees of the taxa of {whose}, in their order, got those of {trees.source}: "
+            "read the trees with read_tree_sample(path, alignment.taxa)"
         )
