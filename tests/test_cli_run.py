@@ -173,16 +173,23 @@ def test_summary_for_people(finished, command):
     assert "(good: below 0.7)" in printed
 
 
-def test_evaluate_agrees_with_the_run(finished, command):
+@pytest.mark.parametrize("seed", [[], ["--seed", "5"]])
+def test_evaluate_draws_anew_and_agrees_with_the_run(finished, command, seed):
     out, _ = finished
-    code, printed, _ = command("evaluate", out, "--seed", "5", "--json")
+    code, printed, _ = command("evaluate", out, *seed, "--json")
     assert code == 0
     result, again = json.loads((out / "result.json").read_text()), json.loads(printed)
     one, other = result["marginal_log_likelihood"], again["marginal_log_likelihood"]
     assert one["pooled"] != other["pooled"]
+    assert result["ess"] != again["ess"]
     tolerance = 5 * np.hypot(one["standard_error"], other["standard_error"])
     assert one["pooled"] == pytest.approx(other["pooled"], abs=tolerance)
     assert (other["num_repeats"], other["evaluations_per_repeat"]) == (10, 1000)
+    assert command("evaluate", out, *seed, "--json")[1] == printed
+
+
+def test_evaluate_with_as_many_samples_for_every_component(finished, command):
+    out, _ = finished
     literature = json.loads(command("evaluate", out, "--per-component", "--repeats", "2", "--json")[1])
     assert literature["marginal_log_likelihood"]["evaluations_per_repeat"] == 2000
 
@@ -230,7 +237,7 @@ def test_sample_writes_trees_of_the_posterior(finished, command, tmp_path):
     # Counts are within 1 of what these draws say, and these differ from the run's by the standard error of an
     # effective sample of more than 1000.
     for row, count in zip(sampled.children, sampled.weights, strict=True):
-        p = probability[row.tobytes()]
+        p = probability.get(row.tobytes(), 0.0)
         assert abs(count / 300 - p) < 1 / 300 + 5 * np.sqrt(p * (1 - p) / 1000) + 0.002
     assert (
         "as much information as" in command("sample", out, "-n", "20000", "--out", tmp_path / "many.nex")[2]

@@ -218,8 +218,8 @@ def _open(run: Path) -> tuple[Checkpoint, Mixture]:
 
 
 def _generator(checkpoint: Checkpoint, seed: int | None) -> np.random.Generator:
-    """Generator of a command's draws: the run's evaluation stream from its start, or that of another seed."""
-    return RandomStreams.from_seed(checkpoint.config.seed if seed is None else seed).evaluation
+    """Generator of a command's draws, of the run's seed or another: never the draws of the run itself."""
+    return RandomStreams.from_seed(checkpoint.config.seed if seed is None else seed).commands
 
 
 def _read_tree(tree: str, taxa: tuple[str, ...]) -> Tree:

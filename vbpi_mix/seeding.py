@@ -9,8 +9,12 @@ from typing import Any
 
 import numpy as np
 
-STREAMS = ("initialisation", "topologies", "branch_lengths", "component_choice", "evaluation")
-"""Names of a run's streams. Append only: the position seeds the stream."""
+STREAMS = ("initialisation", "topologies", "branch_lengths", "component_choice", "evaluation", "commands")
+"""Names of a run's streams. Append only: the position seeds the stream.
+
+Nothing draws from ``initialisation``: mixtures start from frequencies or zeros. It keeps its place for the
+sake of the others' seeds. ``evaluation`` is for the run itself, ``commands`` for commands on a finished one.
+"""
 
 
 @dataclass(frozen=True)
@@ -22,6 +26,7 @@ class RandomStreams:
     branch_lengths: np.random.Generator
     component_choice: np.random.Generator
     evaluation: np.random.Generator
+    commands: np.random.Generator
 
     @classmethod
     def from_seed(cls, seed: int) -> "RandomStreams":
@@ -39,6 +44,7 @@ class RandomStreams:
         return {name: getattr(self, name).bit_generator.state for name in STREAMS}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Set every stream to a state that `state` returned."""
+        """Set the streams to a state that `state` returned; streams newer than the state stay as they are."""
         for name in STREAMS:
-            getattr(self, name).bit_generator.state = state[name]
+            if name in state:
+                getattr(self, name).bit_generator.state = state[name]
