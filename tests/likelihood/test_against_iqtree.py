@@ -67,17 +67,19 @@ def test_gtr_with_gamma_rates(name, engine, iqtree, draw_trees, bundled_patterns
     assert value == pytest.approx(expected, abs=1e-3)  # IQ-TREE finds gamma quantiles to about six digits
 
 
-def test_gradient_by_differences_of_iqtree(iqtree, draw_trees, bundled_patterns):
-    # Steps of 1% of a branch: truncation leaves some 1e-4 of the derivative, rounding 1e-7 nats / step.
-    patterns = bundled_patterns("DS1")
+@pytest.mark.parametrize("name", ["DS1", "DS4", "DS7", "DS8"])
+def test_gradient_by_differences_of_iqtree(name, iqtree, draw_trees, bundled_patterns):
+    # Four values, at one and two steps h of 2% of a branch to either side: truncation is h^4 / 30 times the
+    # fifth derivative, below 1e-4 here; rounding to seven decimals leaves 18 * 5e-8 / (12 h), at most 2e-4.
+    patterns = bundled_patterns(name)
     children, lengths = draw_trees(patterns.num_taxa, 1, seed=3)
     _, gradient = make_likelihood(patterns, jc69()).value_and_gradient(children, lengths)
-    for edge in (0, 26, 45):
-        step = 0.01 * lengths[0, edge]
-        sides = []
-        for sign in (1, -1):
+    pendant, internal = 0, patterns.num_taxa + 3
+    for edge in (pendant, internal):
+        step = 0.02 * lengths[0, edge]
+        difference = 0.0
+        for offset, coefficient in ((-2, 1), (-1, -8), (1, 8), (2, -1)):
             moved = lengths[0].copy()
-            moved[edge] += sign * step
-            sides.append(iqtree("DS1", "JC", children[0], moved))
-        difference = (sides[0] - sides[1]) / (2 * step)
-        assert gradient[0, edge] == pytest.approx(difference, rel=2e-3, abs=1e-2)
+            moved[edge] += offset * step
+            difference += coefficient * iqtree(name, "JC", children[0], moved) / (12 * step)
+        assert gradient[0, edge] == pytest.approx(difference, abs=1e-3, rel=0)
