@@ -19,7 +19,7 @@ from types import ModuleType
 from typing import Any
 
 from array_api_compat import array_namespace
-from jaxtyping import Float, Int
+from jaxtyping import Float
 
 
 @dataclass(frozen=True)
@@ -69,33 +69,3 @@ def importance_weights(
         normalised=xp.exp(log_weights - log_sum),
         responsibilities=xp.exp(log_density - log_total),
     )
-
-
-def pooled_estimate(log_weights: Float[Any, "component particle"]) -> Float[Any, ""]:
-    """Pooled estimate log (1/(AK)) sum_{a,k} exp f_ak of the log evidence, at least the mixture bound.
-
-    Args:
-        log_weights: f of K particles of every one of the A components, with the mixture of all A as density.
-    """
-    xp = array_namespace(log_weights)
-    pooled = xp.reshape(log_weights, (-1,))
-    return log_sum_exp(xp, pooled)[0] - math.log(pooled.shape[0])
-
-
-def jensen_shannon_divergence(
-    log_density: Float[Any, "*batch sampled particle denominator"], generator: Int[Any, " sampled"]
-) -> Float[Any, ""]:
-    """Estimate of (1/D) sum_d KL(q_d || q), the mixture bound at K = 1 minus the mean ELBO, in nats.
-
-    The divergence lies in [0, log D]; an estimate from particles is at most log D but may be negative; it is
-    averaged over the batch. It is unbiased where every denominator component was sampled or the sampled ones
-    were drawn uniformly from them.
-
-    Args:
-        log_density: log q_d of every particle under every denominator component.
-        generator: position among the denominators of each sampled component.
-    """
-    xp = array_namespace(log_density, generator)
-    index = xp.broadcast_to(generator[:, None, None], (*log_density.shape[:-1], 1))
-    own = xp.take_along_axis(log_density, index, axis=-1)
-    return xp.mean(own - log_sum_exp(xp, log_density)) + math.log(log_density.shape[-1])
