@@ -248,9 +248,8 @@ def backward(
         grad: [component, num_features + 1, 3], added to; the dummy row stays zero.
         touched_flag: [component, num_features + 1] uint8, 1 where a row's gradient has been written.
         touched_list: int64, at least component * num_features long; the rows with a flag, each once, in order
-        of
-            first touch, as component * (num_features + 1) + row.
-        touched_count: [1] int64, how many entries of touched_list hold. `clear` resets all three.
+            of first touch, as component * (num_features + 1) + row.
+        touched_count: [1] int64, how many entries of touched_list hold.
     """
     num_trees, num_edges = log_lengths.shape
     dummy = params.shape[1] - 1
@@ -296,16 +295,3 @@ def backward(
                 slope[row, 2] += d_skew
         slope[dummy] = 0.0
         _touch(component, rows, touched_flag, touched_list, touched_count)
-
-
-@njit(cache=True, nogil=True)
-def clear(
-    grad: np.ndarray, touched_flag: np.ndarray, touched_list: np.ndarray, touched_count: np.ndarray
-) -> None:
-    """Zero the touched rows of grad [component, num_features + 1, 3] and forget that they were touched."""
-    num_rows = grad.shape[1]
-    for n in range(touched_count[0]):
-        component, row = touched_list[n] // num_rows, touched_list[n] % num_rows
-        grad[component, row] = 0.0
-        touched_flag[component, row] = 0
-    touched_count[0] = 0

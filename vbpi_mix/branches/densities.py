@@ -29,41 +29,21 @@ and for the path, at fixed noise,
 
 With zero skew d log q / d z is -e^3 / (1 + e^2) - e / (1 + e^2) = -e, as it must be.
 
-Everything works elementwise on arrays of numpy or torch that broadcast against each other, in their own
-precision. `vbpi_mix.branches._kernels` computes the same from a parameter table at the speed that training
-needs.
+The functions work elementwise on arrays of numpy or torch that broadcast against each other, in their own
+precision; in torch they are differentiable. `vbpi_mix.branches._kernels` computes the same, and the
+derivatives, from a parameter table at the speed that training needs.
 
 References:
     Jones & Pewsey (2009), Sinh-arcsinh distributions, Biometrika 96(4):761-780.
 """
 
 import math
-from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from array_api_compat import array_namespace
 
 Array: TypeAlias = Any
 """A floating-point array of numpy or torch; those of one call must broadcast against each other."""
-
-
-@dataclass(frozen=True)
-class DensityDerivatives:
-    """Partial derivatives of log q(y), each with the broadcast shape of the arguments."""
-
-    log_length: Array
-    loc: Array
-    log_scale: Array
-    skew: Array
-
-
-@dataclass(frozen=True)
-class PathDerivatives:
-    """Partial derivatives of a log branch length at fixed noise."""
-
-    loc: Array
-    log_scale: Array
-    skew: Array
 
 
 def transform(noise: Array, loc: Array, log_scale: Array, skew: Array) -> Array:
@@ -97,29 +77,3 @@ def log_density(log_lengths: Array, loc: Array, log_scale: Array, skew: Array) -
     # The constants of the two log cosh(x) = logaddexp(x, -x) - log 2 cancel.
     log_ratio = xp.logaddexp(t + skew, -t - skew) - xp.logaddexp(t, -t)
     return -0.5 * noise * noise - 0.5 * math.log(2.0 * math.pi) + log_ratio - log_scale
-
-
-def log_density_derivatives(
-    log_lengths: Array, loc: Array, log_scale: Array, skew: Array
-) -> DensityDerivatives:
-    """Partial derivatives of `log_density` in all of its arguments; the module's docstring derives them."""
-    xp = array_namespace(log_lengths, loc, log_scale, skew)
-    scale = xp.exp(log_scale)
-    z = (log_lengths - loc) / scale
-    noise = xp.sinh(xp.asinh(z) + skew)
-    r = xp.sqrt(1.0 + z * z)
-    d_skew = -(noise**3) / xp.sqrt(1.0 + noise * noise)
-    d_z = d_skew / r - z / (r * r)
-    return DensityDerivatives(log_length=d_z / scale, loc=-d_z / scale, log_scale=-z * d_z - 1.0, skew=d_skew)
-
-
-def path_derivatives(log_lengths: Array, loc: Array, log_scale: Array) -> PathDerivatives:
-    """Partial derivatives of y = transform(noise, ...) at fixed noise, which given y are free of skew."""
-    xp = array_namespace(log_lengths, loc, log_scale)
-    scale = xp.exp(log_scale)
-    z = (log_lengths - loc) / scale
-    return PathDerivatives(
-        loc=xp.ones_like(z),
-        log_scale=log_lengths - loc,
-        skew=-scale * xp.sqrt(1.0 + z * z),
-    )

@@ -128,19 +128,6 @@ class SubstitutionModel:
         change = (right * np.expm1(exponents)[..., None, :]) @ left
         return np.maximum(np.eye(4) + change, 0.0)
 
-    def transition_derivatives(
-        self, branch_lengths: Float64[np.ndarray, "*branches"]
-    ) -> Float64[np.ndarray, "*branches category 4 4"]:
-        """Derivatives ``dP_c(t)/dt = r_c Q P_c(t)`` of the transition matrices; rows sum to zero.
-
-        Args:
-            branch_lengths: Branch lengths t of any shape, in expected substitutions per site.
-        """
-        values, right, left = self.eigen_system()
-        slopes = self.category_rates[:, None] * values
-        weights = slopes * np.exp(branch_lengths[..., None, None] * slopes)
-        return (right * weights[..., None, :]) @ left
-
 
 def jc69() -> SubstitutionModel:
     """Model of Jukes and Cantor (1969): equal frequencies, equal exchangeabilities, one category."""
