@@ -75,8 +75,8 @@ def log_probability(log_q, components, children, parameter_index, root_index, be
 
 @njit(cache=True, nogil=True)
 def add_expected_counts(
-    weight, children, parameter_index, root_index, posterior, parameter_parent, mass, counts, parent_counts,
-    is_touched, touched, num_touched,
+    weight, children, parameter_index, root_index, posterior, parameter_parent, mass, counts, is_touched,
+    touched, num_touched,
 ):  # fmt: skip
     """Add `weight` times the posterior expected number of uses of every parameter by one topology.
 
@@ -94,7 +94,6 @@ def add_expected_counts(
         parameter_parent: Parent of every parameter.
         mass: Scratch space [2n - 2].
         counts: [parameter + 2], added to.
-        parent_counts: [parent], added to.
         is_touched: [parent], set to 1 where something was added.
         touched: [parent]; parents newly set are appended.
         num_touched: Length of that list so far.
@@ -111,57 +110,36 @@ def add_expected_counts(
     for i in range(num_internal - 1):
         mass[num_taxa + i] += mass[children[i, 0]] + mass[children[i, 1]]
     for e in range(num_edges):
+        amount = weight * posterior[e]
         for j in range(3):
-            if j == 0:
-                index = root_index[e]
-            else:
-                index = parameter_index[2 * e + j - 1, 0]
+            index = root_index[e] if j == 0 else parameter_index[2 * e + j - 1, 0]
             if index < num_parameters:
-                num_touched = _add_count(
-                    index,
-                    weight * posterior[e],
-                    parameter_parent,
-                    counts,
-                    parent_counts,
-                    is_touched,
-                    touched,
-                    num_touched,
-                )
+                if counts[index] == 0.0:
+                    num_touched = _touch(parameter_parent[index], is_touched, touched, num_touched)
+                counts[index] += amount
     for i in range(num_internal):
         up = up_slot(num_taxa + i, num_taxa)
+        above = weight * max(0.0, 1.0 - mass[children[i, 0]] - mass[children[i, 1]])
         for j in range(2):
             child, sibling = children[i, j], children[i, 1 - j]
+            amount = weight * mass[sibling]
             for option in range(3):
                 if option == 0:
                     index = parameter_index[2 * child, 1]
-                    share = max(0.0, 1.0 - mass[child] - mass[sibling])
                 elif option == 1:
                     index = parameter_index[2 * child, 2]
-                    share = mass[sibling]
                 else:
-                    index = parameter_index[
-                        up, 1 + j
-                    ]  # sister D(child): the root lies in the sibling's subtree
-                    share = mass[sibling]
+                    index = parameter_index[up, 1 + j]
                 if index < num_parameters:
-                    num_touched = _add_count(
-                        index,
-                        weight * share,
-                        parameter_parent,
-                        counts,
-                        parent_counts,
-                        is_touched,
-                        touched,
-                        num_touched,
-                    )
+                    if counts[index] == 0.0:
+                        num_touched = _touch(parameter_parent[index], is_touched, touched, num_touched)
+                    counts[index] += above if option == 0 else amount
     return num_touched
 
 
-@njit(cache=True, nogil=True)
-def _add_count(index, amount, parameter_parent, counts, parent_counts, is_touched, touched, num_touched):
-    parent = parameter_parent[index]
-    counts[index] += amount
-    parent_counts[parent] += amount
+@njit(cache=True, nogil=True, inline="always")
+def _touch(parent, is_touched, touched, num_touched):
+    """Append a parent to the list of touched ones, once."""
     if is_touched[parent] == 0:
         is_touched[parent] = 1
         touched[num_touched] = parent
@@ -231,7 +209,6 @@ def expectation_step(
     num_parents = parameter_parent[-1] + 1
     below = np.empty(2 * num_edges)
     posterior = np.empty(num_edges)
-    parent_counts = np.zeros(num_parents)
     is_touched = np.zeros(num_parents, np.uint8)
     touched = np.empty(num_parents, np.int32)
     num_touched = 0
@@ -251,7 +228,7 @@ def expectation_step(
             total += weights[t] * log_probability_of_tree
         num_touched = add_expected_counts(
             weights[t], children[t], parameter_index[t], root_index[t], posterior, parameter_parent, mass,
-            counts, parent_counts, is_touched, touched, num_touched,
+            counts, is_touched, touched, num_touched,
         )  # fmt: skip
     return total
 

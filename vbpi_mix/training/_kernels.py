@@ -22,13 +22,13 @@ _CORRECTIONS = np.stack(
 @njit(cache=True, nogil=True)
 def topology_counts(
     log_q, denominators, coefficients, children, parameter_index, root_index, parameter_parent, below,
-    posterior, mass, counts, parent_counts, is_touched, touched, num_touched,
+    posterior, mass, counts, is_touched, touched, num_touched,
 ):  # fmt: skip
     """Add sum_{t, d} coefficients[t, d] * (expected parameter counts of tree t under component d) to counts.
 
     The gradient of the same sum of log q_d(tau_t) with respect to the logits follows parent by parent;
-    `update_topologies` takes it. Shapes: counts [component, parameter + 2]; parent_counts, is_touched,
-    touched [component, parent]; num_touched [component].
+    `update_topologies` takes it. Shapes: counts [component, parameter + 2]; is_touched, touched
+    [component, parent]; num_touched [component].
     """
     for d in range(denominators.shape[0]):
         a = denominators[d]
@@ -38,7 +38,7 @@ def topology_counts(
             rooting_posterior(log_q[a], children[t], parameter_index[t], root_index[t], below, posterior)
             num_touched[a] = add_expected_counts(
                 coefficients[t, d], children[t], parameter_index[t], root_index[t], posterior,
-                parameter_parent, mass, counts[a], parent_counts[a], is_touched[a], touched[a],
+                parameter_parent, mass, counts[a], is_touched[a], touched[a],
                 num_touched[a],
             )  # fmt: skip
 
@@ -63,7 +63,6 @@ def update_topologies(
     log_q,
     q,
     counts,
-    parent_counts,
     is_touched,
     touched,
     num_touched,
@@ -77,7 +76,7 @@ def update_topologies(
     for a in range(logits.shape[0]):
         if num_touched[a] > 0:
             _update_network(
-                rate, parent_start, logits[a], log_q[a], q[a], counts[a], parent_counts[a], is_touched[a],
+                rate, parent_start, logits[a], log_q[a], q[a], counts[a], is_touched[a],
                 touched[a], num_touched[a], moments[a], num_updates[a],
             )  # fmt: skip
             num_touched[a] = 0
@@ -91,7 +90,6 @@ def _update_network(
     log_q,
     q,
     counts,
-    parent_counts,
     is_touched,
     touched,
     num_touched,
@@ -102,8 +100,10 @@ def _update_network(
     for n in range(num_touched):
         parent = touched[n]
         start, stop = parent_start[parent], parent_start[parent + 1]
-        total = parent_counts[parent]
         if stop - start > 1:
+            total = 0.0
+            for i in range(start, stop):
+                total += counts[i]
             num_updates[parent] += 1
             correction1, correction2 = _corrections(num_updates[parent])
             for i in range(start, stop):
@@ -115,7 +115,6 @@ def _update_network(
             refresh_parent(logits, parent, parent_start, log_q, q)
         for i in range(start, stop):
             counts[i] = 0.0
-        parent_counts[parent] = 0.0
         is_touched[parent] = 0
 
 

@@ -60,7 +60,6 @@ class CompiledEngine:
         self._branch_work = branch_kernels.make_work(num_edges)
         parents = (config.components, support.num_parents)
         self._counts = np.zeros((config.components, support.num_parameters + 2))
-        self._parent_counts = np.zeros(parents)
         self._parent_touched = np.zeros(parents, np.uint8)
         self._parent_list = np.empty(parents, np.int32)
         self._parent_list_length = np.zeros(config.components, np.int64)
@@ -127,14 +126,14 @@ class CompiledEngine:
         _kernels.topology_counts(
             networks.log_q, denominators, d_topology, *particles.topologies[:3],
             networks.support.tables.parameter_parent, self._slot_work, self._edge_work, self._mass_work,
-            self._counts, self._parent_counts, self._parent_touched, self._parent_list,
+            self._counts, self._parent_touched, self._parent_list,
             self._parent_list_length,
         )  # fmt: skip
         if not self._is_lazy:
             _kernels.touch_all_parents(self._parent_touched, self._parent_list, self._parent_list_length)
         _kernels.update_topologies(
             settings.topology_rate, networks.support.parent_start, networks.logits, networks.log_q,
-            networks.q, self._counts, self._parent_counts, self._parent_touched, self._parent_list,
+            networks.q, self._counts, self._parent_touched, self._parent_list,
             self._parent_list_length, state.topology_moments, state.topology_updates,
         )  # fmt: skip
 
