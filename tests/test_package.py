@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import vbpi_mix
+import vbpi_mix.shapes
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "vbpi_mix"
@@ -54,13 +55,16 @@ def required(requirements: list[str]) -> set[str]:
     return {normalised(re.match(r"[A-Za-z0-9._-]+", text).group()) for text in requirements}
 
 
-def tracked_files() -> list[Path]:
-    """Files that belong to the repository, those not yet committed included."""
-    if not (ROOT / ".git").exists():
-        pytest.skip("not a clone of the repository, so git cannot list its files")
-    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
-    names = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True).stdout
-    return [ROOT / name for name in names.split("\0") if name and (ROOT / name).is_file()]
+def project_files() -> list[Path]:
+    """Files of the project: those that git knows or would add, or what an unpacked archive holds."""
+    if (ROOT / ".git").exists():
+        command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+        names = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True).stdout
+        paths = [ROOT / name for name in names.split("\0") if name]
+    else:
+        folders = ("vbpi_mix", "data", "benchmarks", "tests", "docs", ".ci")
+        paths = [*ROOT.glob("*"), *(path for folder in folders for path in (ROOT / folder).rglob("*"))]
+    return [path for path in paths if path.is_file() and "__pycache__" not in path.parts]
 
 
 def test_importing_the_package_is_quick_and_loads_nothing_heavy():
@@ -140,6 +144,15 @@ def test_every_module_says_what_it_is():
     assert silent == []
 
 
+def test_every_axis_name_is_in_the_legend():
+    array = r"""(?:Bool|Int|Float)(?:8|32|64)?\[[\w.]+,\s*"([^"]*)"\s*\]"""
+    sources = "".join(path.read_text(encoding="utf-8") for path in PACKAGE.rglob("*.py"))
+    names = " ".join(re.findall(array, sources)).split()
+    used = {name for name in names if re.fullmatch(r"\*?[a-z]\w+", name)}
+    assert {"tree", "*batch", "parameter_and_two"} < used
+    assert used - set(re.findall(r"``(\*?\w+)``", vbpi_mix.shapes.__doc__)) == set()
+
+
 def test_every_imported_distribution_is_declared():
     imported = set()
     for path in PACKAGE.rglob("*.py"):
@@ -166,10 +179,10 @@ def test_constraints_pin_every_declared_dependency_once():
 
 @pytest.mark.parametrize("text", UNNAMEABLE, ids=bytes.decode)
 def test_no_file_names_a_place_of_one_machine_or_a_registry(text):
-    naming = [path.relative_to(ROOT).as_posix() for path in tracked_files() if text in path.read_bytes()]
+    naming = [path.relative_to(ROOT).as_posix() for path in project_files() if text in path.read_bytes()]
     assert naming == []
 
 
 def test_only_the_check_script_names_the_folder_of_reference_data():
-    files = [path for path in tracked_files() if REFERENCE_FOLDER in path.read_bytes()]
+    files = [path for path in project_files() if REFERENCE_FOLDER in path.read_bytes()]
     assert [path.relative_to(ROOT).as_posix() for path in files] == [".ci/run"]

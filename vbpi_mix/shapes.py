@@ -1,21 +1,40 @@
 """Array types with named axes, used in the signatures of public functions.
 
-Legend of the axis names:
+Legend of the axis names (terms are in ``docs/glossary.md``):
 
-=================  =====================================================================================
-``taxon``          taxa, n of them, in the order of the alignment
-``site``           columns of the alignment
-``pattern``        distinct site patterns
-``state``          nucleotides A, C, G, T
-``internal``       internal nodes of an unrooted binary topology, n - 2
-``edge``           branches of an unrooted binary topology, 2n - 3
-``tree``           trees of a batch
-``component``      mixture components, A
-``sampled``        components drawn in a step, S
-``particle``       particles of a component in a step, K
-``denominator``    components in the mixture density of a step: A, or S for the estimator S2S
-``category``       rate categories
-=================  =====================================================================================
+========================  ====================================================================================
+``taxon``                 taxa, n of them, in the order of the alignment
+``site``                  columns of the alignment
+``pattern``               distinct site patterns
+``internal``              internal nodes of an unrooted binary topology, n - 2
+``edge``                  branches of an unrooted binary topology, 2n - 3
+``tree``                  trees of a batch, or of a sample
+``distinct``, ``unique``  distinct topologies of a sample, of importance draws
+``topology``              topologies of a reference posterior
+``steps``                 leaves that stepwise addition adds, n - 3
+``found``                 trees found in a text
+``word``, ``words``       64-bit words of a set of taxa, ceil(n / 64)
+``split``                 splits of a sample or of a support
+``clade``                 clades of a support: two a split
+``tripartition``          possible internal nodes of a support
+``subsplit``              choices that sampling a rooted tree takes, n - 1
+``parent``                parents of a support, the root included
+``parents_and_one``       parents, and an end
+``parameter``             rootsplits and PCSPs of a support
+``parameter_and_two``     parameters, then the constants 0 and 1 (logarithms: -inf and 0)
+``feature_and_dummy``     rows of a branch-length table: splits, PSPs, and the dummy
+``component``             mixture components, A
+``sampled``               components drawn in a step, S
+``particle``              particles of a component, in a step K
+``denominator``           components in the mixture density of a step: A, or S for the estimator S2S
+``draw``                  importance draws of all components, one component after the other
+``repeat``                repeats of an estimate from disjoint draws
+``resampled``             trees resampled from importance draws
+``node``                  nodes of a consensus tree
+``category``              rate categories
+``*batch``                independent problems of the same shape
+``*branches``             branches, in an array of any shape
+========================  ====================================================================================
 
 The tests check these shapes at run time (see ``tests/conftest.py``); a user's program pays nothing for them.
 """
@@ -33,6 +52,3 @@ BranchLengths: TypeAlias = Float64[np.ndarray, "tree edge"]
 
 States: TypeAlias = UInt8[np.ndarray, "taxon site"]
 """Sets of nucleotides as bit masks: A=1, C=2, G=4, T=8; 15 is missing."""
-
-LogWeights: TypeAlias = Float64[np.ndarray, "sampled particle"]
-"""One value in nats for each particle of each sampled component."""
