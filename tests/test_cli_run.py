@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -332,6 +333,18 @@ def test_a_terminal_shows_a_live_bar_and_control_c_stops(inputs, tmp_path):
     finally:
         terminal.close(force=True)
     assert terminal.exitstatus == 128 + signal.SIGINT
+
+
+def test_a_full_disk_is_one_message(inputs, tmp_path):
+    arguments = ["run", inputs[0], "--support", inputs[1], "--out", tmp_path / "run", "--iterations", 10]
+    with start(
+        arguments, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (5000, -1))
+    ) as process:
+        err = process.communicate()[1]
+    assert process.returncode == 2
+    assert f"Error: {tmp_path / 'run' / 'checkpoint.pt'}: cannot be written" in err
+    assert "make room on the disk" in err
+    assert "Traceback" not in err
 
 
 @pytest.mark.iqtree

@@ -21,7 +21,7 @@ from vbpi_mix._cli_config import (
     write_config,
 )
 from vbpi_mix._cli_progress import Progress, duration, show_progress
-from vbpi_mix.errors import ConfigurationError, NonFiniteError
+from vbpi_mix.errors import ConfigurationError, NonFiniteError, RunDirectoryError
 from vbpi_mix.results import analysis
 from vbpi_mix.results.posterior_files import FinalPosterior, save_final, write_posterior
 from vbpi_mix.results.result import (
@@ -186,12 +186,12 @@ def _train(
         checkpoint.patterns.num_taxa,
         config.machine.log_every,
     )
-    with directory.metrics.open("a", encoding="utf-8") as metrics, interruption.deferred():
+    with interruption.deferred():
         try:
             for report in reports:
                 training_seconds += report.seconds
                 record = asdict(report)
-                append_json_line(metrics, {"iteration": record.pop("step"), **record})
+                append_json_line(directory.metrics, {"iteration": record.pop("step"), **record})
                 progress.training(report.step, report.bound)
                 is_last = report.step == report.num_steps
                 is_due = time.monotonic() - saved_at >= config.machine.checkpoint_seconds
@@ -257,8 +257,16 @@ def _finish(checkpoint: Checkpoint, directory: RunDirectory, progress: Progress)
 
 
 def _save(checkpoint: Checkpoint, directory: RunDirectory) -> None:
-    with atomic_write(directory.checkpoint) as temporary:
-        checkpoint.save(temporary)
+    """Write the checkpoint, whole or not at all."""
+    try:
+        with atomic_write(directory.checkpoint) as temporary:
+            checkpoint.save(temporary)
+    except RuntimeError as error:  # of torch, which has no OSError for a full disk
+        reason = str(error).splitlines()[0]
+        raise RunDirectoryError(
+            f"{directory.checkpoint}: cannot be written ({reason}); make room on the disk; a run continues "
+            "from its last checkpoint with --resume"
+        ) from None
 
 
 def _forget_after(directory: RunDirectory, iteration: int) -> None:

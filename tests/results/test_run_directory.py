@@ -1,5 +1,6 @@
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -10,6 +11,16 @@ import pytest
 from vbpi_mix.errors import RunDirectoryError
 from vbpi_mix.results import run_directory
 from vbpi_mix.results.run_directory import RunDirectory, atomic_write, read_json_lines, to_json, write_text
+
+
+@pytest.fixture
+def no_room():
+    """Let no file grow beyond 1000 bytes, as on a full disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
 
 HOLDER = """
 import sys, time
@@ -43,6 +54,27 @@ def test_a_failed_write_leaves_the_old_content_and_no_remnant(tmp_path):
         temporary.write_text("half of the \ud800", encoding="utf-8")
     assert path.read_text() == "old"
     assert os.listdir(tmp_path) == ["result.json"]
+
+
+@pytest.mark.usefixtures("no_room")
+def test_without_room_the_error_names_file_and_cure(tmp_path):
+    path = tmp_path / "result.json"
+    write_text(path, "old")
+    with pytest.raises(
+        RunDirectoryError, match=r"result\.json: cannot be written \(File too large\); make room"
+    ):
+        write_text(path, 2000 * "x")
+    assert path.read_text() == "old"
+    assert os.listdir(tmp_path) == ["result.json"]
+    with pytest.raises(RunDirectoryError, match=r"metrics\.jsonl: cannot be written .*--resume"):
+        run_directory.append_json_line(tmp_path / "metrics.jsonl", {"text": 2000 * "x"})
+
+
+def test_where_nothing_can_be_written_another_place_is_asked_for(tmp_path):
+    with pytest.raises(
+        RunDirectoryError, match=r"trees\.nex: cannot be written \(No such file.*another place"
+    ):
+        write_text(tmp_path / "missing" / "trees.nex", "x")
 
 
 def test_files_get_ordinary_permissions(tmp_path):
@@ -136,8 +168,8 @@ def test_json_refuses_what_is_not_finite(number):
 
 def test_a_line_cut_short_by_a_crash_is_left_out(tmp_path):
     path = tmp_path / "metrics.jsonl"
-    with path.open("w") as file:
-        run_directory.append_json_line(file, {"iteration": 1, "taxon": "Ünï"})
-        run_directory.append_json_line(file, {"iteration": 2})
+    run_directory.append_json_line(path, {"iteration": 1, "taxon": "Ünï"})
+    run_directory.append_json_line(path, {"iteration": 2})
+    with path.open("a") as file:
         file.write(json.dumps({"iteration": 3})[:7])
     assert [record["iteration"] for record in read_json_lines(path)] == [1, 2]

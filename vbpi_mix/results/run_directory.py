@@ -15,6 +15,7 @@ Every file appears whole or not at all (`atomic_write`), and only one process at
 directory (`lock`).
 """
 
+import errno
 import fcntl
 import json
 import os
@@ -23,7 +24,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from vbpi_mix.errors import RunDirectoryError
 
@@ -144,9 +145,11 @@ class RunDirectory:
                     f"{self.path}: in use by process {file.read().strip() or 'unknown'}; "
                     "wait for it, or choose another --out"
                 ) from None
-            file.truncate(0)
-            file.write(f"{os.getpid()}\n")
-            file.flush()
+            try:
+                file.truncate(0)
+                os.write(file.fileno(), f"{os.getpid()}\n".encode())
+            except OSError as error:
+                raise unwritable(self.path / ".lock", error) from None
             for remnant in self.path.glob(".*.tmp"):
                 remnant.unlink()
             yield
@@ -159,6 +162,9 @@ def atomic_write(path: Path) -> Iterator[Path]:
     The file is written beside its destination, flushed to disk, and renamed over it: whoever reads
     ``path``, whatever happens meanwhile, finds the old content or the new, whole. If the block raises, the
     old content stays.
+
+    Raises:
+        RunDirectoryError: The file cannot be written; also in place of an OSError of the block.
     """
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
@@ -167,10 +173,21 @@ def atomic_write(path: Path) -> Iterator[Path]:
         _flush(temporary)
         os.replace(temporary, path)
         _flush(path.parent)
-    except BaseException:
-        with suppress(FileNotFoundError):
+    except BaseException as error:
+        with suppress(OSError):
             temporary.unlink()
+        if isinstance(error, OSError):
+            raise unwritable(path, error) from None
         raise
+
+
+def unwritable(path: Path, error: OSError) -> RunDirectoryError:
+    """The error to raise for a file that could not be written."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        cure = "make room on the disk; a run continues from its last checkpoint with --resume"
+    else:
+        cure = "choose another place or name with --out"
+    return RunDirectoryError(f"{path}: cannot be written ({error.strerror or error}); {cure}")
 
 
 def write_text(path: Path, text: str) -> None:
@@ -187,12 +204,7 @@ def write_new_text(path: Path, text: str) -> None:
     """
     if path.exists():
         raise RunDirectoryError(f"{path}: exists already and is not overwritten; choose another name")
-    try:
-        write_text(path, text)
-    except OSError as error:
-        raise RunDirectoryError(
-            f"{path}: cannot be written ({error.strerror}); choose another name"
-        ) from None
+    write_text(path, text)
 
 
 def to_json(value: Any, indent: int | None = None) -> str:
@@ -210,10 +222,17 @@ def read_json_lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in lines[:-1]]
 
 
-def append_json_line(file: IO[str], record: dict[str, Any]) -> None:
-    """Append one record to an open text file and hand it to the system at once."""
-    file.write(to_json(record) + "\n")
-    file.flush()
+def append_json_line(path: Path, record: dict[str, Any]) -> None:
+    """Append one record to a text file and hand it to the system at once.
+
+    Raises:
+        RunDirectoryError: The file cannot be written.
+    """
+    try:
+        with path.open("a", encoding="utf-8") as file:
+            file.write(to_json(record) + "\n")
+    except OSError as error:
+        raise unwritable(path, error) from None
 
 
 def _flush(path: Path) -> None:
