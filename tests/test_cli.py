@@ -2,13 +2,21 @@
 
 import json
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import tomli_w
 
 from vbpi_mix import cli
-from vbpi_mix._cli_config import OPTION_FIELDS, RECIPES, read_config, resolve_config, settings_of_options
+from vbpi_mix._cli_config import (
+    OPTION_FIELDS,
+    RECIPES,
+    read_config,
+    resolve_config,
+    settings_of_options,
+    write_config,
+)
 from vbpi_mix.errors import ConfigurationError
 from vbpi_mix.training.config import RunConfig
 
@@ -184,7 +192,7 @@ def test_a_dataset_can_be_named_in_place_of_an_alignment(command):
             "expected branch lengths of 0 or more, got -1 above D",
         ),
         (["loglik", "ALIGNMENT", "(A:0,B:0,(C:0,D:0):0);"], "the likelihood of this tree is zero"),
-        (["loglik", "ALIGNMENT", "FOLDER"], "Is a directory"),
+        (["loglik", "ALIGNMENT", "FOLDER"], "a directory"),
         (["evaluate", "missing"], "expected the directory of a run, but there is none"),
         (["compare", "missing", "--reference", "x"], "expected the directory of a run, but there is none"),
         (["sample", "missing"], "expected the directory of a run, but there is none"),
@@ -198,7 +206,7 @@ def test_a_dataset_can_be_named_in_place_of_an_alignment(command):
             ["run", "--dataset", "DS1", "--components", "0", "--out", "OUT"],
             "--components: input should be greater",
         ),
-        (["run", "--dataset", "DS1", "--sampled", "2", "--out", "OUT"], "S = 2 of A = 1"),
+        (["run", "--dataset", "DS1", "--sampled", "2", "--out", "OUT"], "--components"),
         (["run", "--dataset", "DS1", "--device", "cuda", "--out", "OUT"], "use the engine torch"),
         (
             [
@@ -276,6 +284,22 @@ def test_the_published_recipe_overrides_the_defaults_and_options_override_it():
     assert config.optimisation.iterations == 400_000
     assert config.optimisation.annealing.steps == 100_000
     assert config.mixture.particles == 5
+
+
+def test_components_of_a_stored_configuration_can_be_changed(tmp_path):
+    file = tmp_path / "config.toml"
+    write_config(file, resolve_config(settings_of_options({"dataset": "DS1"})))
+    config = resolve_config(settings_of_options({"components": 3}), file=file)
+    assert (config.mixture.components, config.mixture.num_sampled) == (3, 3)
+
+
+def test_data_of_an_option_replace_data_of_the_other_kind(tmp_path):
+    file = tmp_path / "config.toml"
+    file.write_text('[data]\nalignment = "/a.fasta"\nsupport = "/a.trees"\nbranch_prior_rate = 5.0\n')
+    data = resolve_config(settings_of_options({"dataset": "DS2"}), file=file).data
+    assert (data.alignment, data.dataset, data.support, data.branch_prior_rate) == (None, "DS2", None, 5.0)
+    other = resolve_config(settings_of_options({"alignment": Path("/b.fasta")}), file=file).data
+    assert (other.alignment, other.support) == (Path("/b.fasta"), Path("/a.trees"))
 
 
 def test_unknown_settings_of_a_file_are_refused(tmp_path):

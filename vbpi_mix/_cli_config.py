@@ -78,7 +78,7 @@ def resolve_config(
         layers.append(_read_toml(file))
     merged: dict[str, Any] = {}
     for layer in [*layers, settings]:
-        merged = _merge(merged, layer)
+        merged = _merge(_without_replaced_data(merged, layer), layer)
     if not merged.get("data"):
         raise ConfigurationError(
             "expected an alignment file, or a bundled data set with --dataset, got neither"
@@ -151,6 +151,15 @@ def _explain(error: Any) -> str:
         message = f"{message[:1].lower()}{message[1:]}, got {error['input']!r}"
     where = options[0] if options else ".".join(location)
     return f"{where}: {message}" if where else message
+
+
+def _without_replaced_data(lower: Mapping[str, Any], upper: Mapping[str, Any]) -> Mapping[str, Any]:
+    """`lower` without data, and the trees for them, where `upper` names data of the other kind."""
+    for source, other in (("alignment", "dataset"), ("dataset", "alignment")):
+        if _at(upper, ("data", source)) is not None and _at(lower, ("data", other)) is not None:
+            kept = {key: value for key, value in lower["data"].items() if key not in (other, "support")}
+            return {**lower, "data": kept}
+    return lower
 
 
 def _merge(lower: Mapping[str, Any], upper: Mapping[str, Any]) -> dict[str, Any]:

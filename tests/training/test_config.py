@@ -24,12 +24,14 @@ DATA = {"data": {"dataset": "DS1"}}
     [
         ({"data": {}}, "either an alignment file or a data set"),
         ({"data": {"dataset": "DS1", "alignment": "x.fasta"}}, "either an alignment file or a data set"),
-        ({**DATA, "mixture": {"components": 3, "sampled": 4, "estimator": "s2a"}}, "1 <= S <= A"),
+        ({**DATA, "mixture": {"components": 3, "sampled": 4, "estimator": "s2a"}}, "--sampled.* got 4 of 3"),
         ({**DATA, "mixture": {"components": 3, "sampled": 1, "estimator": "a2a"}}, "samples every component"),
         ({**DATA, "mixture": {"components": 0}}, "greater than or equal to 1"),
         ({**DATA, "mixture": {"componentz": 2}}, "Extra inputs are not permitted"),
         ({**DATA, "machine": {"engine": "compiled", "device": "cuda"}}, "use the engine torch"),
         ({**DATA, "optimisation": {"iterations": 0}}, "greater than or equal to 1"),
+        ({**DATA, "optimisation": {"branch_rate": float("inf")}}, "finite number"),
+        ({**DATA, "data": {"dataset": "DS1", "branch_prior_rate": float("nan")}}, "finite number"),
         ({**DATA, "seed": -1}, "greater than or equal to 0"),
     ],
 )
@@ -41,7 +43,8 @@ def test_settings_that_make_no_sense_are_refused(settings, message):
 @pytest.mark.parametrize(("estimator", "expected"), [("a2a", 5), ("s2a", 1), ("s2s", 1)])
 def test_sampled_components_by_default(estimator, expected):
     mixture = MixtureConfig(components=5, estimator=estimator)
-    assert mixture.num_sampled == mixture.sampled == expected
+    assert mixture.num_sampled == expected
+    assert mixture.sampled is None  # so that it follows a change of the components
     assert mixture.estimator is Estimator(estimator)
 
 

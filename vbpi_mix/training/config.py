@@ -16,7 +16,7 @@ from vbpi_mix.objectives.gradients import BranchGradient, TopologyGradient
 
 
 class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
 
 
 class DataConfig(_Frozen):
@@ -58,17 +58,21 @@ class MixtureConfig(_Frozen):
 
     @model_validator(mode="after")
     def _sampled_components(self) -> "MixtureConfig":
-        if self.sampled is None:
-            default = self.components if self.estimator is Estimator.A2A else 1
-            object.__setattr__(self, "sampled", default)
+        if self.num_sampled > self.components:
+            raise ValueError(
+                f"expected sampled (--sampled) to be at most the number of components, got {self.sampled} of "
+                f"{self.components}: components are drawn without replacement; lower it, or raise "
+                "components (--components)"
+            )
         check_sizes(self.estimator, self.components, self.num_sampled)
         return self
 
     @property
     def num_sampled(self) -> int:
         """Components drawn in a step, S."""
-        assert self.sampled is not None  # the validator has filled it in
-        return self.sampled
+        if self.sampled is not None:
+            return self.sampled
+        return self.components if self.estimator is Estimator.A2A else 1
 
 
 class LinearAnnealing(_Frozen):
