@@ -293,6 +293,22 @@ def test_a_killed_run_continues_bit_for_bit(inputs, tmp_path, command):
     assert results[0]["marginal_log_likelihood"] == results[1]["marginal_log_likelihood"]
 
 
+@pytest.mark.parametrize("content", [None, "", "{damaged\n", '{"iteration": 5}\n'])
+def test_a_run_continues_without_its_metrics(inputs, tmp_path, command, content):
+    out = tmp_path / "run"
+    settings = ["--support", inputs[1], "--iterations", 60, "--repeats", 2, "--log-every", 20, "--quiet"]
+    assert command("run", inputs[0], *settings, "--out", out)[0] == 0
+    (out / "result.json").unlink()
+    if content is None:
+        (out / "metrics.jsonl").unlink()
+    else:
+        (out / "metrics.jsonl").write_text(content)
+    code, printed, err = command("run", "--resume", "--out", out, "--quiet", "--json")
+    assert code == 0, err
+    result = json.loads(printed)
+    assert result["ms_per_iteration"] == pytest.approx(1000 * result["seconds"]["training"] / 60)
+
+
 def test_sigterm_saves_and_a_second_run_is_refused(inputs, tmp_path, command):
     out = tmp_path / "run"
     arguments = ["run", inputs[0], "--support", inputs[1], "--out", out, "--iterations", 1_000_000]

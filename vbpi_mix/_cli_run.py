@@ -1,5 +1,6 @@
 """The command ``vbpi-mix run``: a new or continued run from its first step to its files."""
 
+import math
 import platform
 import shlex
 import signal
@@ -37,6 +38,7 @@ from vbpi_mix.results.run_directory import (
     RunDirectory,
     append_json_line,
     atomic_write,
+    flush_to_disk,
     read_json_lines,
     to_json,
     write_text,
@@ -235,7 +237,7 @@ def _finish(checkpoint: Checkpoint, directory: RunDirectory, progress: Progress)
             evaluation=time.perf_counter() - began,
         ),
         iterations=checkpoint.state.step,
-        ms_per_iteration=_ms_per_iteration(directory),
+        ms_per_iteration=_ms_per_iteration(directory, checkpoint),
         seed=config.seed,
         versions=versions(),
         provenance=Provenance(
@@ -257,7 +259,9 @@ def _finish(checkpoint: Checkpoint, directory: RunDirectory, progress: Progress)
 
 
 def _save(checkpoint: Checkpoint, directory: RunDirectory) -> None:
-    """Write the checkpoint, whole or not at all."""
+    """Write the checkpoint, whole or not at all, once the metrics up to it are on disk."""
+    if directory.metrics.exists():
+        flush_to_disk(directory.metrics)
     try:
         with atomic_write(directory.checkpoint) as temporary:
             checkpoint.save(temporary)
@@ -271,14 +275,27 @@ def _save(checkpoint: Checkpoint, directory: RunDirectory) -> None:
 
 def _forget_after(directory: RunDirectory, iteration: int) -> None:
     """Drop the metrics of iterations after the checkpoint: they will be done again."""
-    if directory.metrics.exists():
-        kept = [r for r in read_json_lines(directory.metrics) if r["iteration"] <= iteration]
-        write_text(directory.metrics, "".join(to_json(record) + "\n" for record in kept))
+    kept = [record for record in _metrics(directory) if record["iteration"] <= iteration]
+    write_text(directory.metrics, "".join(to_json(record) + "\n" for record in kept))
 
 
-def _ms_per_iteration(directory: RunDirectory) -> float:
-    """Median over the reports of the time an iteration took, in milliseconds: compilation hardly counts."""
+def _metrics(directory: RunDirectory) -> list[dict[str, Any]]:
+    """Records of ``metrics.jsonl``, as far as it is there and can be read."""
+    if not directory.metrics.exists():
+        return []
     records = read_json_lines(directory.metrics)
+    is_record = [{"iteration", "seconds"} <= record.keys() for record in records]
+    return records[: is_record.index(False)] if False in is_record else records
+
+
+def _ms_per_iteration(directory: RunDirectory, checkpoint: Checkpoint) -> float:
+    """Median over the reports of the time an iteration took, in milliseconds: compilation hardly counts.
+
+    Where reports are missing it is the mean over all iterations.
+    """
+    records = _metrics(directory)
+    if not math.isclose(sum(record["seconds"] for record in records), checkpoint.training_seconds):
+        return 1000 * checkpoint.training_seconds / checkpoint.state.step
     ends = [record["iteration"] for record in records]
     steps = [end - start for start, end in zip([0, *ends[:-1]], ends, strict=True)]
     return statistics.median(

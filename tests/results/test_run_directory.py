@@ -173,3 +173,10 @@ def test_a_line_cut_short_by_a_crash_is_left_out(tmp_path):
     with path.open("a") as file:
         file.write(json.dumps({"iteration": 3})[:7])
     assert [record["iteration"] for record in read_json_lines(path)] == [1, 2]
+
+
+@pytest.mark.parametrize("damaged", ["", "{", "\x00\x00\x00", "3", "[1]"])
+def test_lines_from_a_damaged_one_on_are_left_out(tmp_path, damaged):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text(f'{{"iteration": 1}}\n{damaged}\n{{"iteration": 3}}\n')
+    assert read_json_lines(path) == [{"iteration": 1}]

@@ -101,7 +101,8 @@ class RunResult(Estimates):
     seconds: Seconds
     iterations: int
     ms_per_iteration: float
-    """Training time of one iteration, in milliseconds: the median over the lines of metrics.jsonl."""
+    """Training time of one iteration, in milliseconds: the median over the lines of metrics.jsonl, or the
+    mean where lines are missing."""
     seed: int
     versions: dict[str, str]
     provenance: Provenance

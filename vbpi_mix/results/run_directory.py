@@ -170,9 +170,9 @@ def atomic_write(path: Path) -> Iterator[Path]:
     try:
         temporary.touch(exist_ok=False)
         yield temporary
-        _flush(temporary)
+        flush_to_disk(temporary)
         os.replace(temporary, path)
-        _flush(path.parent)
+        flush_to_disk(path.parent)
     except BaseException as error:
         with suppress(OSError):
             temporary.unlink()
@@ -217,9 +217,17 @@ def to_json(value: Any, indent: int | None = None) -> str:
 
 
 def read_json_lines(path: Path) -> list[dict[str, Any]]:
-    """Records of a file with one JSON object a line; a last line cut short by a crash is left out."""
-    lines = path.read_text(encoding="utf-8").split("\n")
-    return [json.loads(line) for line in lines[:-1]]
+    """Records of a file with one JSON object a line, up to the first line that is damaged or cut short."""
+    records = []
+    for line in path.read_text(encoding="utf-8", errors="replace").split("\n")[:-1]:
+        try:
+            record = json.loads(line)
+        except ValueError:
+            break
+        if not isinstance(record, dict):
+            break
+        records.append(record)
+    return records
 
 
 def append_json_line(path: Path, record: dict[str, Any]) -> None:
@@ -235,7 +243,7 @@ def append_json_line(path: Path, record: dict[str, Any]) -> None:
         raise unwritable(path, error) from None
 
 
-def _flush(path: Path) -> None:
+def flush_to_disk(path: Path) -> None:
     """Wait until the content of a file, or the entries of a directory, are on disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
