@@ -1,7 +1,7 @@
 """Tables from the JSON files in ``results/``: the only source of figures in README and docs.
 
-Writes ``results/REPORT.md``. Published figures stand beside ours where ``VBPI_MIX_REFERENCE`` holds
-``published.csv``.
+Writes ``results/REPORT.md`` and the part of README.md between the lines ``<!-- measured -->``. Published figures
+stand beside ours where ``VBPI_MIX_REFERENCE`` holds ``published.csv``.
 
     python benchmarks/report.py
 """
@@ -15,6 +15,7 @@ from typing import Any
 
 from _common import RESULTS
 
+MARK = "<!-- measured -->"
 PUBLISHED_METHODS = ("MrBayes stepping stone", "VBPI (PSP)", "VBPI-GNN (EDGE)")
 
 
@@ -181,6 +182,61 @@ def speed_section() -> str:
     return "\n".join(parts)
 
 
+def summary(runs: list[dict[str, Any]]) -> str:
+    """What README quotes."""
+    rows = []
+    for run in runs:
+        result, agreement = run["result"], run.get("agreement", {})
+        ml = result["marginal_log_likelihood"]
+        if "total_variation" in agreement:
+            agrees = f"total variation {agreement['total_variation']['corrected']:.3f}"
+        elif agreement.get("splits"):
+            agrees = (
+                f"splits: max {agreement['splits']['maximum']:.3f}, mean {agreement['splits']['mean']:.4f}"
+            )
+        else:
+            agrees = "-"
+        rows.append(
+            [
+                run["dataset"],
+                str(result["provenance"]["num_taxa"]),
+                f"{ml['mean']:.2f} ({ml['std']:.3f})",
+                f"{result['pareto_k']:.2f}",
+                agrees,
+                f"{run['wall_seconds']:.0f}",
+                f"{run['peak_memory_gib']:.2f}",
+            ]
+        )
+    header = [
+        "",
+        "taxa",
+        "log marginal likelihood (std)",
+        "k-hat",
+        "corrected, against MrBayes",
+        "seconds",
+        "GiB",
+    ]
+    machine = runs[0]["provenance"]["machine"]
+    text = (
+        f"`vbpi-mix run --dataset DSn` with default settings, one run each, seed {runs[0]['seed']}, one thread "
+        f"of a {machine['processor']} shared with others; seconds from the shell prompt to all files:\n\n"
+        + table(header, rows)
+    )
+    for r in load("iteration/DS1.a2a.A1.S1.json"):
+        text += (
+            "\nAn iteration on DS1 (one component, ten particles, one thread) takes "
+            f"{r['milliseconds']['median']:.2f} ms, median of {r['steps']:,} (fastest {r['milliseconds']['min']:.2f}).\n"
+        )
+    return text
+
+
+def update_readme(text: str) -> None:
+    """Put the summary between the two marks of README.md."""
+    path = RESULTS.parent.parent / "README.md"
+    before, _, after = path.read_text(encoding="utf-8").split(MARK)
+    path.write_text(f"{before}{MARK}\n{text}{MARK}{after}", encoding="utf-8")
+
+
 def main() -> None:
     """Write the report."""
     runs = load("datasets/*.json")
@@ -213,6 +269,8 @@ def main() -> None:
     text.append(speed_section())
     (RESULTS / "REPORT.md").write_text("\n".join(text), encoding="utf-8")
     print(RESULTS / "REPORT.md")
+    if runs:
+        update_readme(summary(runs))
 
 
 if __name__ == "__main__":
