@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vbpi_mix.errors import TreeFormatError
+from vbpi_mix.trees.names import plain_name
 from vbpi_mix.trees.nexus import nexus_name, write_consensus, write_tree_samples, write_trprobs
-from vbpi_mix.trees.nexus_reader import plain_name, read_nexus
+from vbpi_mix.trees.nexus_reader import read_nexus
 from vbpi_mix.trees.samples import read_tree_draws, read_tree_sample
 from vbpi_mix.trees.summaries import majority_rule_consensus, split_table
 from vbpi_mix.trees.topology import random_topologies

@@ -5,7 +5,7 @@ import pytest
 
 from vbpi_mix.errors import TreeFormatError
 from vbpi_mix.trees.newick import LabelTable, TreeText, parse_batch
-from vbpi_mix.trees.samples import match_taxa, read_tree_draws, read_tree_sample
+from vbpi_mix.trees.samples import read_tree_draws, read_tree_sample
 from vbpi_mix.trees.topology import canonicalise
 
 NEWICK = "((a:1,b:1):1,c:2,d:3);\n((a:1,c:1):1,b:2,d:4);\n((d:1,c:1):1,b:2,a:5);\n((a:1,d:1):1,b:2,c:6);\n"
@@ -92,9 +92,6 @@ def test_mismatch_of_taxa_lists_names(written):
         read_tree_sample(written(NEWICK), ("a", "x", "c", "y"))
     with pytest.raises(TreeFormatError, match="missing: e; unexpected: none"):
         read_tree_sample(written(REPLICATES), ("a", "b", "c", "d", "e"))
-    assert match_taxa(["a_b", "c d", "e"], ["e", "c_d", "a_b"], "x") == {"a_b": 2, "c d": 1, "e": 0}
-    with pytest.raises(TreeFormatError, match="missing: a_b_c, a b_c; unexpected: a b c"):
-        match_taxa(["a b c"], ["a_b_c", "a b_c"], "x")
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from vbpi_mix.errors import TreeFormatError
+from vbpi_mix.trees.names import plain_name
 from vbpi_mix.trees.newick import TreeText, leaf_labels, place, semicolons, unquoted
 
 ESCAPED_NAMES = b"[Names: characters by their Unicode numbers are written _uHEX_]"
@@ -90,11 +91,6 @@ def read_nexus(data: bytes, source: str) -> NexusTrees:
     if all(weight is None for weight in weights):
         return NexusTrees(taxa, labels, text, None)
     return NexusTrees(taxa, labels, text, np.array([1.0 if w is None else w for w in weights]))
-
-
-def plain_name(name: str) -> str:
-    """Name with every ``_uHEX_`` turned into the character of that Unicode number."""
-    return re.sub(r"_u([0-9A-F]{1,6})_", lambda found: chr(int(found.group(1), 16)), name)
 
 
 def _labels(

@@ -16,6 +16,7 @@ from jaxtyping import Float64
 
 from vbpi_mix.errors import TreeFormatError
 from vbpi_mix.shapes import BranchLengths, Topologies
+from vbpi_mix.trees.names import match_taxa
 from vbpi_mix.trees.newick import LabelTable, TreeText, found_taxa, known_lengths, parse_batch, place
 from vbpi_mix.trees.nexus_reader import read_nexus
 from vbpi_mix.trees.topology import unique_topologies
@@ -129,38 +130,6 @@ def _read(
     table = LabelTable.from_labels(wanted, {label: numbers[name] for label, name in file.labels.items()})
     children, lengths = parse_batch(file.text, table)
     return _TreeFile(wanted, file.labels, file.text, file.weights), children, lengths
-
-
-def match_taxa(found: Sequence[str], wanted: Sequence[str], source: str) -> dict[str, int]:
-    """Position in ``wanted`` of every name found.
-
-    A name matches an equal one, else one that is equal but for underscores and spaces.
-
-    Raises:
-        TreeFormatError: listing the missing and the unexpected names.
-    """
-    exact = {name: number for number, name in enumerate(wanted)}
-    relaxed: dict[str, list[int]] = {}
-    for name in wanted:
-        if name not in set(found):
-            relaxed.setdefault(name.replace("_", " "), []).append(exact[name])
-    numbers, unexpected = {}, []
-    for name in found:
-        near = relaxed.get(name.replace("_", " "), [])
-        if name in exact:
-            numbers[name] = exact[name]
-        elif len(near) == 1:
-            numbers[name] = near.pop()
-        else:
-            unexpected.append(name)
-    missing = [name for name, number in exact.items() if number not in set(numbers.values())]
-    if missing or unexpected:
-        raise TreeFormatError(
-            f"{source}: expected trees of the {len(wanted)} taxa of the alignment;"
-            f" missing: {', '.join(missing) or 'none'}; unexpected: {', '.join(unexpected) or 'none'}."
-            " Make the names of the alignment and of the trees the same"
-        )
-    return numbers
 
 
 def _bytes(path: Path) -> bytes:
