@@ -1,7 +1,7 @@
 """Tables from the JSON files in ``results/``: the only source of figures in README and docs.
 
-Writes ``results/REPORT.md`` and the part of README.md between the lines ``<!-- measured -->``. Published figures
-stand beside ours where ``VBPI_MIX_REFERENCE`` holds ``published.csv``.
+Writes ``results/REPORT.md`` and the part of README.md between the lines ``<!-- measured -->``. Published
+figures stand beside ours where ``VBPI_MIX_REFERENCE`` holds ``published.csv``.
 
     python benchmarks/report.py
 """
@@ -218,14 +218,15 @@ def summary(runs: list[dict[str, Any]]) -> str:
     ]
     machine = runs[0]["provenance"]["machine"]
     text = (
-        f"`vbpi-mix run --dataset DSn` with default settings, one run each, seed {runs[0]['seed']}, one thread "
-        f"of a {machine['processor']} shared with others; seconds from the shell prompt to all files:\n\n"
+        f"`vbpi-mix run --dataset DSn` with default settings, one run each, seed {runs[0]['seed']}, one "
+        f"thread of a {machine['processor']} shared with others; seconds from prompt to all files:\n\n"
         + table(header, rows)
     )
     for r in load("iteration/DS1.a2a.A1.S1.json"):
         text += (
             "\nAn iteration on DS1 (one component, ten particles, one thread) takes "
-            f"{r['milliseconds']['median']:.2f} ms, median of {r['steps']:,} (fastest {r['milliseconds']['min']:.2f}).\n"
+            f"{r['milliseconds']['median']:.2f} ms, median of {r['steps']:,} "
+            f"(fastest {r['milliseconds']['min']:.2f}).\n"
         )
     return text
 
