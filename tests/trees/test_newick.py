@@ -7,9 +7,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vbpi_mix.errors import TreeFormatError
+from vbpi_mix.trees import newick
 from vbpi_mix.trees.newick import (
     LabelTable,
     TreeText,
+    newick_texts,
     parse_batch,
     parse_newick,
     quoted,
@@ -220,6 +222,52 @@ def test_writing_is_the_same_for_every_numbering():
     tree = Tree(ABCDE, children, np.arange(7.0))
     assert write_newick(tree) == "((a:0.0,d:3.0):6.0,(b:1.0,c:2.0):5.0,e:4.0);"
     assert write_newick(Tree(ABCDE, canonicalise(children[None])[0])) == "((a,d),(b,c),e);"
+
+
+def newick_by_definition(children, suffixes, labels):
+    """Newick text by recursion, children by smallest leaf; ``suffixes`` [node] follow the nodes."""
+
+    def described(node):
+        if node < len(labels):
+            return node, labels[node] + suffixes[node]
+        (smallest, first), (_, second) = sorted(described(int(v)) for v in children[node - len(labels)])
+        return smallest, f"({first},{second}){suffixes[node]}"
+
+    *_, (first, second) = children
+    subtrees = [text for _, text in sorted([described(int(first)), described(int(second))])]
+    return f"({subtrees[0]},{subtrees[1]},{labels[-1]}{suffixes[len(labels) - 1]});"
+
+
+@pytest.mark.parametrize("digits", [None, 9, 3])
+@pytest.mark.parametrize("num_taxa", [3, 4, 9, 70])
+def test_texts_by_definition_across_blocks(num_taxa, digits, monkeypatch):
+    monkeypatch.setattr(newick, "_BLOCK", 7)
+    rng = np.random.default_rng(num_taxa)
+    labels = [("é", "'a (b)'", "", "t")[i % 4] + str(i) for i in range(num_taxa)]
+    children = random_topologies(num_taxa, 21 + num_taxa % 2, rng)
+    children[::2] = children[::2, :, ::-1]  # not canonical: the two children of every node swapped
+    lengths = rng.exponential(0.1, (len(children), 2 * num_taxa - 3))
+    lengths[0, :3] = 0.0, 1e-300, 12.0
+    bare = [newick_by_definition(tree, [""] * (2 * num_taxa - 3), labels) for tree in children]
+    assert list(newick_texts(children, None, labels, digits)) == bare
+    written = repr if digits is None else f"{{:.{digits}g}}".format
+    expected = [
+        newick_by_definition(tree, [f":{written(length)}" for length in values], labels)
+        for tree, values in zip(children, lengths.tolist(), strict=True)
+    ]
+    assert list(newick_texts(children, lengths, labels, digits)) == expected
+
+
+def test_numbers_of_labels_and_lengths_are_checked():
+    children = random_topologies(5, 2, np.random.default_rng(0))
+    with pytest.raises(ValueError, match="expected 5 labels, got 4"):
+        next(newick_texts(children, None, ABCDE[:4]))
+    with pytest.raises(ValueError, match=r"expected branch lengths \(2, 7\), got \(2, 6\)"):
+        next(newick_texts(children, np.ones((2, 6)), ABCDE))
+
+
+def test_no_trees_no_texts():
+    assert list(newick_texts(random_topologies(5, 0, np.random.default_rng(0)), None, ABCDE)) == []
 
 
 def test_quotes():

@@ -136,6 +136,24 @@ def test_errors_of_arguments(written, tmp_path):
     assert read_tree_sample(written("((a:1,b:1):1,c:2,d:3);((a:1,b):1,c:2,d:3);")).weights.tolist() == [2]
 
 
+def test_what_cannot_be_read_is_named(written, tmp_path):
+    with pytest.raises(TreeFormatError, match=f"{tmp_path}: .* Is a directory: .*; name a file that you may"):
+        read_tree_sample(tmp_path)
+    below = written(NEWICK) / "below"
+    with pytest.raises(TreeFormatError, match=f"{below}: .* Not a directory: .*; name a file that you may"):
+        read_tree_draws(below)
+    with pytest.raises(TreeFormatError, match="cannot be read: embedded null byte"):
+        read_tree_sample(tmp_path / "a\0b")
+
+
+def test_damaged_gzip_files_are_named(written):
+    whole = gzip.compress(b"\n".join([NEWICK.encode()] * 50))
+    swapped = whole[:10] + whole[10:][::-1]
+    for damaged in (whole[:-12], swapped, whole[:-5] + b"12345"):
+        with pytest.raises(TreeFormatError, match=r"a damaged one \(.*\); copy or download it again"):
+            read_tree_sample(written(damaged))
+
+
 @pytest.mark.reference
 @pytest.mark.parametrize(("name", "num_taxa"), [("DS1", 27), ("DS4", 41)])
 def test_reference_tables(require_reference, name, num_taxa):

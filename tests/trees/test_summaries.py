@@ -80,6 +80,21 @@ def test_split_table_by_definition(num_taxa):
         assert tuple(table.lengths.interval[row]) == pytest.approx(brute_force_interval(x, w, 0.95))
 
 
+def test_lengths_of_many_trees_with_ties():
+    children, weights, lengths = weighted_trees(12, 3000, 1)
+    lengths = np.round(lengths, 2)
+    table = split_table(children, weights, lengths, 0.8)
+    masks = clade_masks(children)[:, :, 0]
+    for row, mask in enumerate(table.masks[:, 0]):
+        tree, edge = np.nonzero(masks == mask)
+        x, w = lengths[tree, edge], weights[tree]
+        mean = np.average(x, weights=w)
+        assert tuple(table.lengths.interval[row]) == highest_density_interval(x, w, 0.8)
+        assert table.lengths.mean[row] == pytest.approx(mean, rel=1e-12)
+        assert table.lengths.sd[row] == pytest.approx(np.sqrt(np.average((x - mean) ** 2, weights=w)))
+    assert len(table.masks) > 21
+
+
 def test_split_table_does_not_depend_on_the_order_of_trees():
     children, weights, _ = weighted_trees(9, 40, 0)
     order = np.random.default_rng(0).permutation(40)

@@ -5,15 +5,26 @@ from numba import njit
 
 
 @njit(cache=True, nogil=True)
+def gather_groups(order: np.ndarray, group: np.ndarray, offsets: np.ndarray, out: np.ndarray) -> None:
+    """Put indices next to those of their group, in ``out[offsets[g]:offsets[g + 1]]``; their order is kept.
+
+    ``group`` [value] is the group of every index, ``order`` [value] the indices.
+    """
+    filled = offsets[:-1].copy()
+    for index in order:
+        out[filled[group[index]]] = index
+        filled[group[index]] += 1
+
+
+@njit(cache=True, nogil=True)
 def shortest_intervals(
     values: np.ndarray, weights: np.ndarray, offsets: np.ndarray, mass: float, out: np.ndarray
 ) -> None:
     """Shortest interval that holds a part ``mass`` of the weight, for every group, into ``out`` [group, 2].
 
     Group g is ``offsets[g]:offsets[g + 1]`` of the values, which are sorted within a group. Two ends move
-    upwards
-    together: for each lower end the first upper end that is enough. The lowest of equally short intervals is
-    taken.
+    upwards together: for each lower end the first upper end that is enough. The lowest of equally short
+    intervals is taken.
     """
     for g in range(offsets.shape[0] - 1):
         start, stop = offsets[g], offsets[g + 1]

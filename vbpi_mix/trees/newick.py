@@ -7,8 +7,9 @@ underscores and spaces taken as equal.
 """
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TypeAlias
 
 import numpy as np
@@ -17,6 +18,7 @@ from jaxtyping import Int64, UInt8
 from vbpi_mix.errors import TreeFormatError
 from vbpi_mix.shapes import BranchLengths, Topologies
 from vbpi_mix.trees import _newick_kernels as kernels
+from vbpi_mix.trees._newick_writer import write_trees
 from vbpi_mix.trees.topology import Tree, canonicalise, canonicalise_with_lengths
 
 HashTable: TypeAlias = tuple[UInt8[np.ndarray, "_"], np.ndarray, np.ndarray, np.ndarray, int]
@@ -44,6 +46,9 @@ _MESSAGES = {
 }
 
 _TOKEN = re.compile(rb"\[[^\]]*\]|'(?:[^']|'')*'|[(),:;]|[^\s(),:;\[\]'](?:[^(),:;\[\]']*[^\s(),:;\[\]'])?")
+
+# Trees written at a time: enough to make calls cheap, few enough to need little memory.
+_BLOCK = 1000
 
 
 @dataclass(frozen=True)
@@ -259,24 +264,58 @@ def write_newick(tree: Tree) -> str:
     Equal trees with equally ordered taxa give equal texts; branch lengths read back unchanged.
     """
     lengths = None if tree.branch_lengths is None else tree.branch_lengths[None]
-    return next(iter(newick_texts(tree.children[None], lengths, [quoted(name) for name in tree.taxa])))
+    return next(newick_texts(tree.children[None], lengths, [quoted(name) for name in tree.taxa]))
 
 
 def newick_texts(
-    children: Topologies, branch_lengths: BranchLengths | None, labels: Sequence[str]
-) -> Iterable[str]:
-    """Newick texts of trees, made one at a time, with these labels (quoted already) for the taxa."""
-    if branch_lengths is None:
-        ordered, suffixes = canonicalise(children), None
-    else:
-        ordered, suffixes = canonicalise_with_lengths(children, branch_lengths)
-    for t, rows in enumerate(ordered.tolist()):
-        lengths = [""] * (2 * len(labels) - 2)
-        if suffixes is not None:
-            lengths[:-1] = [f":{length!r}" for length in suffixes[t].tolist()]
-        parts = [label + length for label, length in zip(labels, lengths, strict=False)]
-        for row, (first, second) in enumerate(rows[:-1]):
-            parts.append(f"({parts[first]},{parts[second]}){lengths[len(labels) + row]}")
-            parts[first] = parts[second] = ""
-        first, second = rows[-1]
-        yield f"({parts[first]},{parts[second]},{parts[len(labels) - 1]});"
+    children: Topologies,
+    branch_lengths: BranchLengths | None,
+    labels: Sequence[str],
+    digits: int | None = None,
+) -> Iterator[str]:
+    """Newick texts of trees, made a block of trees at a time.
+
+    Args:
+        children: topologies, [tree, internal, 2].
+        branch_lengths: expected substitutions per site, [tree, edge]; None leaves them out.
+        labels: labels of the taxa, quoted already.
+        digits: significant digits of the branch lengths; by default as many as they need to read back
+        unchanged, which takes three times as long as 9.
+
+    Raises:
+        ValueError: if the labels or branch lengths are not as many as the topologies need.
+    """
+    num_trees, num_taxa, num_edges = len(children), children.shape[1] + 2, 2 * children.shape[1] + 1
+    if len(labels) != num_taxa:
+        raise ValueError(f"expected {num_taxa} labels, got {len(labels)}")
+    if branch_lengths is not None and branch_lengths.shape != (num_trees, num_edges):
+        raise ValueError(f"expected branch lengths {(num_trees, num_edges)}, got {branch_lengths.shape}")
+    encoded = [label.encode() for label in labels]
+    label_bounds = np.cumsum([0, *map(len, encoded)])
+    label_bytes = np.frombuffer(b"".join(encoded), np.uint8)
+    # Besides labels and lengths: 3 characters for each inner branch, 5 for the outermost brackets.
+    bare_size = label_bounds[-1] + 3 * (num_taxa - 3) + 5
+    for first in range(0, num_trees, _BLOCK):
+        block = slice(first, first + _BLOCK)
+        if branch_lengths is None:
+            ordered = canonicalise(children[block])
+            suffixes, bounds = b"", np.zeros(len(ordered) * num_edges + 1, np.int64)
+        else:
+            ordered, lengths = canonicalise_with_lengths(children[block], branch_lengths[block])
+            suffixes = _length_suffixes(lengths, digits)
+            colons = np.flatnonzero(np.frombuffer(suffixes, np.uint8) == ord(":"))
+            bounds = np.append(colons, len(suffixes))
+        ends = bounds[::num_edges] + bare_size * np.arange(len(ordered) + 1)
+        out = np.empty(ends[-1], np.uint8)
+        write_trees(ordered, label_bytes, label_bounds, np.frombuffer(suffixes, np.uint8), bounds, out)
+        data = out.tobytes()
+        for start, end in pairwise(ends.tolist()):
+            yield data[start:end].decode()
+
+
+def _length_suffixes(lengths: BranchLengths, digits: int | None) -> bytes:
+    """Branch lengths one after another, each after a colon."""
+    values = lengths.ravel().tolist()
+    if digits is None:
+        return (":" + ":".join(map(repr, values))).encode()
+    return ((f":%.{digits}g" * len(values)) % tuple(values)).encode()

@@ -7,6 +7,7 @@ The format is found from the content, gzipped or not: Newick (``.ufboot``, one t
 """
 
 import gzip
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -140,12 +141,21 @@ def _bytes(path: Path) -> bytes:
     """
     try:
         data = path.read_bytes()
-        if data.startswith(b"\x1f\x8b"):
-            data = gzip.decompress(data)
     except FileNotFoundError:
-        raise TreeFormatError(f"expected a file of trees at {path}, found no file") from None
-    except (EOFError, gzip.BadGzipFile) as error:
-        raise TreeFormatError(f"{path}: expected a whole gzip file, got a damaged one: {error}") from error
+        raise TreeFormatError(
+            f"expected a file of trees at {path}, found no file; check the path of the trees"
+        ) from None
+    except (OSError, ValueError) as error:  # ValueError: a path that holds a NUL
+        raise TreeFormatError(
+            f"{path}: expected a file of trees, it cannot be read: {error}; name a file that you may read"
+        ) from None
+    if data.startswith(b"\x1f\x8b"):
+        try:
+            data = gzip.decompress(data)
+        except (OSError, EOFError, zlib.error) as error:
+            raise TreeFormatError(
+                f"{path}: expected a whole gzip file, got a damaged one ({error}); copy or download it again"
+            ) from None
     data = data.removeprefix(b"\xef\xbb\xbf")
     try:
         if not data.isascii():
