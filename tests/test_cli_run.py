@@ -363,6 +363,40 @@ def test_a_full_disk_is_one_message(inputs, tmp_path):
     assert "Traceback" not in err
 
 
+def test_a_bound_that_is_not_finite_is_one_message_and_its_state_is_saved(inputs, tmp_path, command, recwarn):
+    out = tmp_path / "run"
+    settings = ["--support", inputs[1], "--branch-rate", 300, "--log-every", 1000]
+    code, _, err = command("run", inputs[0], *settings, "--iterations", 1000, "--out", out)
+    assert code == 2
+    step = torch.load(out / "checkpoint.pt", weights_only=True)["step"]
+    message = err.splitlines()[-1]
+    assert message.startswith(f"Error: training stopped after step {step:,}: ")
+    assert "lower --topology-rate and --branch-rate and another --out" in message
+    assert "Warning" not in err
+    assert not recwarn.list
+
+
+def test_sigterm_before_anything_is_saved_says_so(tmp_path, command):
+    program = tmp_path / "bin" / "iqtree3"
+    program.parent.mkdir()
+    program.write_text(f"#!/bin/sh\necho $$ > {tmp_path}/started\nexec sleep 60\n")
+    program.chmod(0o755)
+    environment = {**os.environ, "PATH": f"{program.parent}{os.pathsep}{os.environ['PATH']}"}
+    write_fasta(load_dataset("DS1"), tmp_path / "ds1.fasta")
+    out = tmp_path / "run"
+    with start(["run", tmp_path / "ds1.fasta", "--out", out], env=environment) as process:
+        deadline = time.monotonic() + 60
+        while not (tmp_path / "started").exists() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        process.send_signal(signal.SIGTERM)
+        messages = process.communicate(timeout=30)[1]
+    assert process.returncode == 128 + signal.SIGTERM
+    assert messages.splitlines()[-1] == "stopped before anything was saved; start the run again"
+    code, _, err = command("run", "--resume", "--out", out)
+    assert code == 2
+    assert "start it again without --resume" in err
+
+
 @pytest.mark.iqtree
 def test_an_alignment_alone_gets_its_support_from_iqtree(inputs, tmp_path, command, require_program):
     require_program("iqtree3", "iqtree2")

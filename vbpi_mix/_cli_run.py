@@ -14,6 +14,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import numpy as np
+
 from vbpi_mix._cli_config import (
     read_config,
     refuse_changes,
@@ -146,6 +148,8 @@ def run(
         except InterruptedRunError:
             if directory.checkpoint.exists():
                 progress.stage(f"continue with: vbpi-mix run --resume --out {shlex.quote(str(out))}")
+            else:
+                progress.stage("stopped before anything was saved; start the run again")
             raise
 
 
@@ -188,7 +192,8 @@ def _train(
         checkpoint.patterns.num_taxa,
         config.machine.log_every,
     )
-    with interruption.deferred():
+    # The engines check every step's bound, and their message says more than numpy's warnings.
+    with interruption.deferred(), np.errstate(over="ignore", invalid="ignore", divide="ignore"):
         try:
             for report in reports:
                 training_seconds += report.seconds
@@ -205,8 +210,13 @@ def _train(
                     progress.stage(f"stopped after iteration {report.step:,}")
                     raise InterruptedRunError(interruption.signal_number)
         except NonFiniteError as error:
+            checkpoint = replace(checkpoint, state=engine.state(), training_seconds=training_seconds)
+            _save(checkpoint, directory)
+            reason = str(error).rstrip(".")
             raise NonFiniteError(
-                f"{error}; the state of the last checkpoint is in {directory.checkpoint}"
+                f"training stopped after step {checkpoint.state.step:,}: {reason}; start a new run with "
+                "lower --topology-rate and --branch-rate and another --out (the state before is in "
+                f"{directory.checkpoint})"
             ) from None
     return checkpoint
 
