@@ -63,7 +63,10 @@ def write_posterior(
 
 
 def resampled_nexus(draws: PosteriorDraws, index: Int[np.ndarray, "resampled"]) -> str:
-    """NEXUS text of resampled draws, given by their indices; a comment says what they are."""
+    """NEXUS text of resampled draws, given by their indices; a comment says what they are.
+
+    Branch lengths have 9 significant digits.
+    """
     text = write_tree_samples(
         draws.taxa, draws.topologies[draws.topology_index[index]], draws.branch_lengths[index]
     )

@@ -34,13 +34,12 @@ def write_tree_samples(
     Args:
         taxa: names in the order of the leaves' numbers.
         children: topologies, [tree, internal, 2].
-        branch_lengths: expected substitutions per site, [tree, edge]; written so that they read back
-        unchanged.
+        branch_lengths: expected substitutions per site, [tree, edge]; written with 9 significant digits.
     """
     labels = [str(number + 1) for number in range(len(taxa))]
     lines = [
         f"   tree rep.{number} = [&U] {text}"
-        for number, text in enumerate(newick_texts(children, branch_lengths, labels), start=1)
+        for number, text in enumerate(newick_texts(children, branch_lengths, labels, digits=9), start=1)
     ]
     return "\n".join([*_head(taxa), *lines, "end;", ""])
 
@@ -61,18 +60,24 @@ def write_trprobs(taxa: Sequence[str], children: Topologies, weights: Float64[np
     distinct, inverse, _ = unique_topologies(children)
     probabilities = np.bincount(inverse, weights, minlength=len(distinct)) / weights.sum()
     # Ties are put in order of the topologies, so that the file does not depend on the order of the trees.
-    flat = distinct.reshape(len(distinct), 2 * distinct.shape[1])
-    order = np.lexsort((*flat.T[::-1], -probabilities))
+    order = np.argsort(_sort_keys(distinct), kind="stable")
+    order = order[np.argsort(-probabilities[order], kind="stable")]
     order = order[probabilities[order] > 0]
-    labels = [str(number + 1) for number in range(len(taxa))]
-    lines = []
     cumulative = np.minimum(np.cumsum(probabilities[order]), 1.0)
-    texts = newick_texts(distinct[order], None, labels)
-    for rank, (index, total, text) in enumerate(zip(order, cumulative, texts, strict=True), start=1):
-        probability = probabilities[index]
+    texts = newick_texts(distinct[order], None, [str(number + 1) for number in range(len(taxa))])
+    lines = []
+    for rank, (probability, total, text) in enumerate(
+        zip(probabilities[order].tolist(), cumulative.tolist(), texts, strict=True), start=1
+    ):
         weight = np.format_float_positional(probability, trim="0")
         lines.append(f"   tree tree_{rank} [p = {probability:.3f}, P = {total:.3f}] = [&W {weight}] {text}")
     return "\n".join([*_head(taxa), *lines, "end;", ""])
+
+
+def _sort_keys(children: Topologies) -> np.ndarray:
+    """Topologies as byte strings that sort as their numbers do: the high bytes come first, [tree]."""
+    rows = children.reshape(len(children), 2 * children.shape[1]).astype(">i4")
+    return rows.view(f"V{rows.itemsize * rows.shape[1]}")[:, 0]
 
 
 def write_consensus(consensus: ConsensusTree) -> str:
