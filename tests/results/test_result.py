@@ -84,10 +84,20 @@ def test_a_missing_result_says_how_to_get_one(tmp_path):
         result.read_result(tmp_path / "result.json")
 
 
-def test_a_strange_result_is_refused(tmp_path):
-    (tmp_path / "result.json").write_text('{"bound": 3}')
-    with pytest.raises(RunDirectoryError, match="not the result of a run of this version"):
+@pytest.mark.parametrize(
+    ("content", "fault"),
+    [
+        (b'{"bound": 3}', "got marginal_log_likelihood: Field required"),
+        (b"{", "damaged"),
+        (b"\xff", "damaged"),
+    ],
+)
+def test_a_strange_result_is_one_message(tmp_path, content, fault):
+    (tmp_path / "result.json").write_bytes(content)
+    with pytest.raises(RunDirectoryError, match=fault) as error:
         result.read_result(tmp_path / "result.json")
+    assert "\n" not in str(error.value)
+    assert "run the analysis again" in str(error.value)
 
 
 def test_few_draws_have_no_pareto_k_and_one_repeat(make_toy):

@@ -181,8 +181,16 @@ def read_result(path: Path) -> RunResult:
         raise RunDirectoryError(
             f"{path}: missing, so the run has not finished; finish it with --resume"
         ) from None
+    except UnicodeDecodeError:
+        raise RunDirectoryError(f"{path}: damaged (it is not text); run the analysis again") from None
     except ValidationError as error:
-        raise RunDirectoryError(f"{path}: not the result of a run of this version: {error}") from None
+        fault = error.errors(include_url=False)[0]
+        where = ".".join(map(str, fault["loc"]))
+        raise RunDirectoryError(
+            f"{path}: expected the result of a run of this version, got {where or 'a damaged file'}: "
+            f"{fault['msg'].splitlines()[0]}; read it with the version that wrote it, or run "
+            "the analysis again"
+        ) from None
 
 
 def _finite_pareto_k(draws: PosteriorDraws) -> float | None:

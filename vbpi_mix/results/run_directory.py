@@ -105,8 +105,8 @@ class RunDirectory:
         if not self.config.exists():
             raise RunDirectoryError(
                 f"{self.path}: expected the directory of a run, but {self.config.name} is missing in it; "
-                "give the folder that was --out of 'vbpi-mix run', or, if that run was stopped before it saved "
-                "anything, start it again without --resume"
+                "give the folder that was --out of 'vbpi-mix run', or, if that run was stopped before it "
+                "saved anything, start it again without --resume"
             )
 
     def require_checkpoint(self) -> None:
