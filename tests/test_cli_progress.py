@@ -2,7 +2,14 @@ import io
 
 import pytest
 
-from vbpi_mix._cli_progress import PlainProgress, SilentProgress, TerminalProgress, duration, show_progress
+from vbpi_mix._cli_progress import (
+    PlainProgress,
+    SilentProgress,
+    TerminalProgress,
+    bound_text,
+    duration,
+    show_progress,
+)
 
 
 @pytest.mark.parametrize(
@@ -26,7 +33,7 @@ def lines_of(num_iterations, reports):
     times = iter([seconds for _, seconds, _ in reports])
     progress = PlainProgress(num_iterations, stream, clock=lambda: next(times))
     for iteration, _, bound in reports:
-        progress.training(iteration, bound)
+        progress.training(iteration, bound, 1.0)
     return stream.getvalue().splitlines()
 
 
@@ -37,7 +44,7 @@ def test_plain_progress_is_sparse_and_tells_pace_and_time_left():
     # 10 iterations to 110 took a second at a pace of 10 ms; 890 are left.
     assert lines[0] == "iteration 110 of 1,000 (11%), bound -7110.00, 10.00 ms/iteration, 8.9 s left"
     assert lines[-1].startswith("iteration 1,000 of 1,000 (100%)")
-    assert lines[-1].endswith("0.0 s left")
+    assert lines[-1].endswith(", bound -8000.00, 10.00 ms/iteration")
 
 
 def test_plain_progress_says_something_every_minute():
@@ -50,11 +57,20 @@ def test_a_resumed_run_counts_its_pace_from_where_it_began():
     assert lines == ["iteration 900 of 1,000 (90%), bound -1.00, 10.00 ms/iteration, 1.0 s left"]
 
 
+def test_a_training_of_one_report_has_a_line():
+    assert lines_of(50, [(50, 0.0, -1.0)]) == ["iteration 50 of 50 (100%), bound -1.00"]
+
+
+def test_a_tempered_bound_is_labelled():
+    assert bound_text(-7.254, 0.314) == "annealing 31% (tempered bound -7.25)"
+    assert bound_text(-7.254, 1.0) == "bound -7.25"
+
+
 def test_quiet_is_silent(capsys):
     with show_progress(10, quiet=True) as progress:
         assert isinstance(progress, SilentProgress)
         progress.stage("something")
-        progress.training(5, -1.0)
+        progress.training(5, -1.0, 1.0)
     assert capsys.readouterr() == ("", "")
 
 
@@ -69,7 +85,22 @@ def test_a_pipe_gets_plain_lines_and_a_terminal_a_bar():
     with show_progress(10, quiet=False, stream=stream) as progress:
         assert isinstance(progress, TerminalProgress)
         progress.stage("[bold] is no markup")
-        progress.training(5, -7.25)
+        progress.training(5, -7.25, 0.314)
     assert "[bold] is no markup" in stream.getvalue()
     assert "5/10" in stream.getvalue()
-    assert "-7.25" in stream.getvalue()
+    assert "annealing 31% (tempered bound -7.25)" in stream.getvalue()
+
+
+def test_a_finished_bar_says_how_long_training_took():
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    stream = Terminal()
+    with show_progress(10, quiet=False, stream=stream) as progress:
+        progress.training(5, -7.25, 1.0)
+        progress.training(10, -7.25, 1.0)
+    last = stream.getvalue().split("training ")[-1]
+    assert "10/10" in last
+    assert "in all" in last
+    assert "left" not in last

@@ -342,7 +342,7 @@ def test_a_terminal_shows_a_live_bar_and_control_c_stops(inputs, tmp_path):
     try:
         terminal.expect(r"six\.fasta: 6 taxa, 150 sites")
         terminal.expect(r"support: [\d,]+ parameters from 105 topologies")
-        terminal.expect(r"training.*/1000000.* bound -\d+\.\d\d .*\d+:\d\d.* left")
+        terminal.expect(r"training.*/1000000.* annealing 1% \(tempered bound -\d+\.\d\d\).*\d+:\d\d.* left")
         terminal.sendintr()
         terminal.expect("stopped after iteration")
         terminal.expect(pexpect.EOF)

@@ -22,8 +22,14 @@ class Progress(Protocol):
     def stage(self, text: str) -> None:
         """Say what is being done or has been found."""
 
-    def training(self, iteration: int, bound: float) -> None:
-        """Say that so many iterations are done, and the mean bound of the latest ones in nats."""
+    def training(self, iteration: int, bound: float, inverse_temperature: float) -> None:
+        """Say how far training is.
+
+        Args:
+            iteration: Iterations done.
+            bound: Mean bound of the latest ones, in nats.
+            inverse_temperature: Of the last one; below 1 the bound is that of a tempered posterior.
+        """
 
 
 def duration(seconds: float) -> str:
@@ -38,13 +44,20 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
+def bound_text(bound: float, inverse_temperature: float) -> str:
+    """The bound in words. Annealing lowers it, so that a tempered one says nothing on how good the fit is."""
+    if inverse_temperature == 1.0:
+        return f"bound {bound:.2f}"
+    return f"annealing {100 * inverse_temperature:.0f}% (tempered bound {bound:.2f})"
+
+
 class SilentProgress:
     """Says nothing."""
 
     def stage(self, text: str) -> None:
         """Say nothing."""
 
-    def training(self, iteration: int, bound: float) -> None:
+    def training(self, iteration: int, bound: float, inverse_temperature: float) -> None:
         """Say nothing."""
 
 
@@ -65,22 +78,26 @@ class PlainProgress:
         """Write the text on a line."""
         print(text, file=self._stream, flush=True)
 
-    def training(self, iteration: int, bound: float) -> None:
+    def training(self, iteration: int, bound: float, inverse_temperature: float) -> None:
         """Write a line if a tenth of the training has passed since the last, or a minute."""
         now = self._clock()
+        is_end = iteration == self._num_iterations
+        state = (
+            f"iteration {iteration:,} of {self._num_iterations:,} "
+            f"({100 * iteration // self._num_iterations}%), {bound_text(bound, inverse_temperature)}"
+        )
         if self._start is None:
             self._start = self._last = (iteration, now)
+            if is_end:
+                self.stage(state)
             return
         is_tenth = iteration - self._last[0] >= self._num_iterations / LINES
-        if not is_tenth and now - self._last[1] < MAX_SILENCE and iteration < self._num_iterations:
+        if not is_tenth and now - self._last[1] < MAX_SILENCE and not is_end:
             return
         self._last = (iteration, now)
         pace = (now - self._start[1]) / max(1, iteration - self._start[0])
-        self.stage(
-            f"iteration {iteration:,} of {self._num_iterations:,} "
-            f"({100 * iteration // self._num_iterations}%), bound {bound:.2f}, "
-            f"{1000 * pace:.2f} ms/iteration, {duration(pace * (self._num_iterations - iteration))} left"
-        )
+        left = duration(pace * (self._num_iterations - iteration))
+        self.stage(f"{state}, {1000 * pace:.2f} ms/iteration" + ("" if is_end else f", {left} left"))
 
 
 class TerminalProgress:
@@ -96,15 +113,16 @@ class TerminalProgress:
             TextColumn("training"),
             BarColumn(bar_width=None),
             MofNCompleteColumn(),
-            TextColumn("bound {task.fields[bound]}"),
+            TextColumn("{task.fields[bound]}"),
             TimeRemainingColumn(compact=True, elapsed_when_finished=True),
-            TextColumn("left"),
+            TextColumn("{task.fields[time]}"),
             console=Console(file=stream),
             refresh_per_second=4,
         )
         self._task = self._bar.add_task(
-            "training", total=num_iterations, visible=False, start=False, bound="-"
+            "training", total=num_iterations, visible=False, start=False, bound="", time="left"
         )
+        self._num_iterations = num_iterations
         self._has_begun = False
         self.start = self._bar.start
         self.stop = self._bar.stop
@@ -113,13 +131,19 @@ class TerminalProgress:
         """Write the text above the bar."""
         self._bar.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
-    def training(self, iteration: int, bound: float) -> None:
+    def training(self, iteration: int, bound: float, inverse_temperature: float) -> None:
         """Move the bar."""
         if not self._has_begun:
             # A resumed run starts in the middle: the pace counts from here.
             self._bar.reset(self._task, completed=iteration, visible=True)
             self._has_begun = True
-        self._bar.update(self._task, completed=iteration, bound=f"{bound:.2f}")
+        time_means = "in all" if iteration == self._num_iterations else "left"
+        self._bar.update(
+            self._task,
+            completed=iteration,
+            bound=bound_text(bound, inverse_temperature),
+            time=time_means,
+        )
 
 
 @contextmanager

@@ -199,7 +199,7 @@ def _train(
                 training_seconds += report.seconds
                 record = asdict(report)
                 append_json_line(directory.metrics, {"iteration": record.pop("step"), **record})
-                progress.training(report.step, report.bound)
+                progress.training(report.step, report.bound, report.inverse_temperature)
                 is_last = report.step == report.num_steps
                 is_due = time.monotonic() - saved_at >= config.machine.checkpoint_seconds
                 if is_last or is_due or interruption.signal_number is not None:
