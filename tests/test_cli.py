@@ -256,8 +256,10 @@ def test_an_unknown_option_is_a_user_error_too(command):
     assert "--compnents" in err
 
 
-def test_without_iqtree_the_message_says_how_to_install_it(command, alignment, tmp_path, monkeypatch):
+def test_without_iqtree_the_message_says_how_to_install_it(command, tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
+    alignment = tmp_path / "seven.fasta"
+    alignment.write_text("".join(f">{name}\nACGT\n" for name in "ABCDEFG"))
     code, _, err = command("run", alignment, "--out", tmp_path / "out", "--quiet")
     assert code == 2
     assert "neither iqtree3 nor iqtree2 is on the PATH; install IQ-TREE" in err

@@ -398,15 +398,35 @@ def test_sigterm_before_anything_is_saved_says_so(tmp_path, command):
 
 
 @pytest.mark.iqtree
-def test_an_alignment_alone_gets_its_support_from_iqtree(inputs, tmp_path, command, require_program):
+def test_an_alignment_alone_gets_its_support_from_iqtree(tmp_path, command, require_program):
     require_program("iqtree3", "iqtree2")
-    out = tmp_path / "run"
-    code, printed, err = command(
-        "run", inputs[0], "--out", out, "--iterations", "50", "--repeats", "2", "--json"
-    )
+    whole = load_dataset("DS1")
+    part = Alignment(whole.taxa[:7], whole.states[:7, :400], "part of DS1")
+    write_fasta(part, tmp_path / "seven.fasta")
+    settings = ["--iterations", "20", "--repeats", "2", "--json"]
+    out, again = tmp_path / "run", tmp_path / "again"
+    code, printed, err = command("run", tmp_path / "seven.fasta", "--out", out, *settings)
     assert code == 0, err
     assert "making bootstrap trees with IQ-TREE" in err
-    assert json.loads(printed)["provenance"]["support"].startswith("iqtree")
+    result = json.loads(printed)
+    assert result["provenance"]["support"].startswith("iqtree")
+    kept = out / "support.trees.tsv.gz"
+    assert read_tree_sample(kept, whole.taxa[:7]).weights.sum() == 10_000
+    code, printed, err = command(
+        "run", tmp_path / "seven.fasta", "--support", kept, "--out", again, *settings
+    )
+    assert code == 0, err
+    assert json.loads(printed)["marginal_log_likelihood"] == result["marginal_log_likelihood"]
+
+
+def test_six_taxa_need_no_iqtree(inputs, tmp_path, command, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    settings = ["--iterations", "20", "--repeats", "2", "--json"]
+    code, printed, err = command("run", inputs[0], "--out", tmp_path / "run", *settings)
+    assert code == 0, err
+    assert "from 105 topologies" in err
+    assert json.loads(printed)["provenance"]["support"] == "all topologies of 6 taxa"
+    assert len(read_tree_sample(tmp_path / "run" / "support.trees.tsv.gz").weights) == 105
 
 
 def test_a_run_can_be_repeated_from_its_configuration(finished, tmp_path, command):

@@ -48,6 +48,7 @@ from vbpi_mix.results.run_directory import (
 from vbpi_mix.training.checkpoint import Checkpoint
 from vbpi_mix.training.config import RunConfig
 from vbpi_mix.training.loop import train
+from vbpi_mix.training.support_trees import find_iqtree, support_table
 
 
 class InterruptedRunError(Exception):
@@ -162,8 +163,8 @@ def _begin(config: RunConfig, directory: RunDirectory, resume: bool, progress: P
         return checkpoint
     alignment = analysis.read_data(config.data)
     progress.stage(f"{alignment.source}: {alignment.num_taxa} taxa, {alignment.num_sites} sites")
-    analysis.check_support_source(config.data)
-    if config.data.support is None and config.data.dataset is None:
+    if analysis.needs_iqtree(config.data, alignment.num_taxa):
+        find_iqtree()  # so that where it is missing nothing else is said
         progress.stage("making bootstrap trees with IQ-TREE for the support (this may take minutes)")
     checkpoint = analysis.start_run(config, alignment)
     support = checkpoint.state.mixture.support
@@ -171,6 +172,9 @@ def _begin(config: RunConfig, directory: RunDirectory, resume: bool, progress: P
         f"support: {support.num_parameters:,} parameters from {len(checkpoint.sample.children):,} topologies "
         f"({duration(checkpoint.support_seconds)})"
     )
+    if config.data.support is None and config.data.dataset is None:
+        with atomic_write(directory.support_trees) as temporary:
+            temporary.write_bytes(support_table(checkpoint.sample))
     write_config(directory.config, config)
     _save(checkpoint, directory)
     return checkpoint

@@ -8,7 +8,7 @@ from vbpi_mix.alignment import Alignment
 from vbpi_mix.errors import AlignmentError, MissingProgramError, VbpiMixError
 from vbpi_mix.training import support_trees
 from vbpi_mix.trees.enumeration import all_topologies
-from vbpi_mix.trees.samples import TreeSample
+from vbpi_mix.trees.samples import TreeSample, read_tree_sample
 from vbpi_mix.trees.summaries import split_table
 
 
@@ -46,20 +46,22 @@ def test_bootstrap_trees_find_the_splits_of_clear_data(require_program):
         assert frequency.get((1 << (k + 1)) - 1, 0.0) > 0.9, k
 
 
-def test_six_taxa_get_all_topologies():
-    topologies = all_topologies(6)
-    sample = TreeSample(tuple("ABCDEF"), topologies[[7, 30]], np.array([60.0, 40.0]), "two trees")
-    whole = support_trees.with_all_small_topologies(sample)
-    assert {row.tobytes() for row in whole.children} == {row.tobytes() for row in topologies}
-    assert len(whole.children) == 105
-    np.testing.assert_array_equal(whole.weights[:2], [60.0, 40.0])
-    assert whole.weights[2:].sum() == pytest.approx(1.0)
-    assert support_trees.with_all_small_topologies(whole) is whole
+def test_every_topology_of_a_few_taxa_weighs_the_same():
+    sample = support_trees.every_topology(tuple("ABCDEF"))
+    assert len({row.tobytes() for row in sample.children}) == len(sample.children) == 105
+    assert set(sample.weights) == {1.0}
 
 
-def test_seven_taxa_keep_their_trees():
-    sample = TreeSample(tuple("ABCDEFG"), all_topologies(7)[:2], np.ones(2), "two trees")
-    assert support_trees.with_all_small_topologies(sample) is sample
+def test_a_table_of_support_trees_reads_back(tmp_path):
+    taxa = ("taxon 1", "b'c", "(d)", "e_f", "g", "h")
+    sample = TreeSample(taxa, all_topologies(6)[[7, 30, 2]], np.array([6001.0, 40.5, 1.0]), "three trees")
+    path = tmp_path / "support.trees.tsv.gz"
+    path.write_bytes(support_trees.support_table(sample))
+    again = read_tree_sample(path, taxa)
+    np.testing.assert_array_equal(again.children, sample.children)
+    np.testing.assert_array_equal(again.weights, sample.weights)
+    assert read_tree_sample(path).taxa == taxa
+    assert support_trees.support_table(sample) == path.read_bytes()  # no time of writing in it
 
 
 def test_iqtree_3_is_preferred(tmp_path, monkeypatch):

@@ -25,7 +25,7 @@ from vbpi_mix.training.compiled import CompiledEngine
 from vbpi_mix.training.config import DataConfig, MachineConfig, RunConfig
 from vbpi_mix.training.mixture import Mixture
 from vbpi_mix.training.state import Engine, TrainingState, initial_mixture
-from vbpi_mix.training.support_trees import bootstrap_trees, find_iqtree
+from vbpi_mix.training.support_trees import MAX_ENUMERATED_TAXA, bootstrap_trees, every_topology
 from vbpi_mix.trees.samples import TreeSample, read_tree_sample
 
 REFIT_DRAWS = 50_000
@@ -68,7 +68,7 @@ def read_data(data: DataConfig) -> Alignment:
 
 
 def find_support_trees(config: RunConfig, alignment: Alignment) -> TreeSample:
-    """The trees that the support is built from: given, bundled, or made by IQ-TREE, in this order.
+    """The trees that the support is built from: given, bundled, all of a few taxa, or made by IQ-TREE.
 
     Raises:
         TreeFormatError: The file of trees cannot be read, or its taxa are not the alignment's.
@@ -79,17 +79,14 @@ def find_support_trees(config: RunConfig, alignment: Alignment) -> TreeSample:
         return read_tree_sample(data.support, alignment.taxa)
     if data.dataset is not None:
         return read_tree_sample(dataset_info(data.dataset).support_path, alignment.taxa)
+    if not needs_iqtree(data, alignment.num_taxa):
+        return every_topology(alignment.taxa)
     return bootstrap_trees(alignment, config.seed, config.machine.threads)
 
 
-def check_support_source(data: DataConfig) -> None:
-    """Refuse data whose support trees cannot be had, before any work is done.
-
-    Raises:
-        MissingProgramError: IQ-TREE is needed and not on the PATH.
-    """
-    if data.support is None and data.dataset is None:
-        find_iqtree()
+def needs_iqtree(data: DataConfig, num_taxa: int) -> bool:
+    """Whether IQ-TREE is to make the support's trees."""
+    return data.support is None and data.dataset is None and num_taxa > MAX_ENUMERATED_TAXA
 
 
 def start_run(config: RunConfig, alignment: Alignment, sample: TreeSample | None = None) -> Checkpoint:

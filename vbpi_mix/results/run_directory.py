@@ -1,15 +1,16 @@
 """The directory of a run: which files it has, how they are written, and who may write them.
 
-=======================  ==============================================================================
-``config.toml``          the resolved configuration: a run can be repeated from it
-``metrics.jsonl``        one line of training progress a record
-``checkpoint.pt``        everything that training needs to go on, bit for bit
-``result.json``          marginal likelihood, bounds, diagnostics, versions (``vbpi_mix.results.result``)
-``posterior.npz``        networks after the refit, corrected topology probabilities
-``posterior.run1.t``     importance-resampled trees in NEXUS, for MrBayes' ``sumt`` and others
-``posterior.trprobs``    topologies with posterior probabilities in NEXUS
-``consensus.con.tre``    majority-rule consensus tree in NEXUS, for FigTree
-=======================  ==============================================================================
+========================  =============================================================================
+``config.toml``           the resolved configuration: a run can be repeated from it
+``metrics.jsonl``         one line of training progress a record
+``checkpoint.pt``         everything that training needs to go on, bit for bit
+``result.json``           marginal likelihood, bounds, diagnostics, versions (``vbpi_mix.results.result``)
+``support.trees.tsv.gz``  trees that the support is built from, where the run made them
+``posterior.npz``         networks after the refit, corrected topology probabilities
+``posterior.run1.t``      importance-resampled trees in NEXUS, for MrBayes' ``sumt`` and others
+``posterior.trprobs``     topologies with posterior probabilities in NEXUS
+``consensus.con.tre``     majority-rule consensus tree in NEXUS, for FigTree
+========================  =============================================================================
 
 Every file appears whole or not at all (`atomic_write`), and only one process at a time writes in a
 directory (`lock`).
@@ -49,6 +50,11 @@ class RunDirectory:
     def checkpoint(self) -> Path:
         """State of training."""
         return self.path / "checkpoint.pt"
+
+    @property
+    def support_trees(self) -> Path:
+        """Trees that the support is built from, where the run made them."""
+        return self.path / "support.trees.tsv.gz"
 
     @property
     def result(self) -> Path:

@@ -2,10 +2,10 @@
 
 The literature builds supports from ultrafast-bootstrap trees (Minh, Nguyen & von Haeseler 2013; Zhang &
 Matsen 2019). One run of 10,000 trees holds nearly all of the posterior's subsplits where the data speak
-clearly. With six taxa or fewer all topologies are added: there are at most 105, and bootstrap trees of few
-taxa may be all the same.
+clearly. With six taxa or fewer there is nothing to look for: all topologies, at most 105, are the support.
 """
 
+import gzip
 import re
 import shutil
 import subprocess
@@ -18,6 +18,7 @@ from vbpi_mix._nucleotides import MISSING
 from vbpi_mix.alignment import Alignment, write_fasta
 from vbpi_mix.errors import AlignmentError, MissingProgramError, VbpiMixError
 from vbpi_mix.trees.enumeration import all_topologies
+from vbpi_mix.trees.newick import newick_texts
 from vbpi_mix.trees.samples import TreeSample, read_tree_sample
 
 PROGRAMS = ("iqtree3", "iqtree2")
@@ -27,7 +28,7 @@ NUM_TREES = 10_000
 """Bootstrap trees of one run."""
 
 MAX_ENUMERATED_TAXA = 6
-"""Up to so many taxa every topology belongs to the support."""
+"""Up to so many taxa every topology belongs to the support, and no program is needed."""
 
 
 def find_iqtree() -> str:
@@ -56,8 +57,7 @@ def bootstrap_trees(alignment: Alignment, seed: int, threads: int = 1) -> TreeSa
         threads: Threads that IQ-TREE may use.
 
     Returns:
-        The distinct topologies and how often each occurs; up to six taxa, every topology not found besides,
-        with the weight of one tree between them.
+        The distinct topologies and how often each occurs.
 
     Raises:
         MissingProgramError: IQ-TREE is not on the PATH.
@@ -86,24 +86,24 @@ def bootstrap_trees(alignment: Alignment, seed: int, threads: int = 1) -> TreeSa
             raise VbpiMixError(_failure(process, prefix.with_suffix(".log")))
         sample = read_tree_sample(prefix.with_suffix(".ufboot"), numbers)
     source = f"{Path(program).name} {_version(program)} {' '.join(command[5:-3])}"
-    return with_all_small_topologies(TreeSample(alignment.taxa, sample.children, sample.weights, source))
+    return TreeSample(alignment.taxa, sample.children, sample.weights, source)
 
 
-def with_all_small_topologies(sample: TreeSample) -> TreeSample:
-    """The sample with all other topologies added, up to six taxa; they share the weight of one tree."""
-    num_taxa = len(sample.taxa)
-    if num_taxa > MAX_ENUMERATED_TAXA:
-        return sample
-    known = {row.tobytes() for row in sample.children}
-    others = np.array([row for row in all_topologies(num_taxa) if row.tobytes() not in known], dtype=np.int32)
-    if len(others) == 0:
-        return sample
-    return TreeSample(
-        sample.taxa,
-        np.concatenate([sample.children, others]),
-        np.concatenate([sample.weights, np.full(len(others), 1 / len(others))]),
-        f"{sample.source}, and all other topologies",
-    )
+def every_topology(taxa: tuple[str, ...]) -> TreeSample:
+    """All topologies of a few taxa, equally weighted."""
+    children = all_topologies(len(taxa))
+    return TreeSample(taxa, children, np.ones(len(children)), f"all topologies of {len(taxa)} taxa")
+
+
+def support_table(sample: TreeSample) -> bytes:
+    """Table of a sample, gzipped, in the form of the bundled ones: `read_tree_sample` reads it."""
+    numbers = [str(i) for i in range(len(sample.taxa))]
+    lines = ["\t".join(["#taxa", *sample.taxa]), "replicate\tcount\ttopology"]
+    lines += [
+        f"1\t{weight:.17g}\t{text}"
+        for weight, text in zip(sample.weights, newick_texts(sample.children, None, numbers), strict=True)
+    ]
+    return gzip.compress(("\n".join(lines) + "\n").encode(), mtime=0)
 
 
 def _failure(process: subprocess.CompletedProcess[str], log: Path) -> str:
