@@ -24,7 +24,7 @@ A node's U and then its D take the place of its message in memory. Blocks and sc
 import numpy as np
 from numba import njit
 
-from vbpi_mix.likelihood._scaling import BAD_LENGTH, BAD_TOPOLOGY, PLANNED, choose_scaled
+from vbpi_mix.likelihood._scaling import choose_scaled
 from vbpi_mix.likelihood._simd import (
     VECTOR_BYTES,
     broadcast,
@@ -61,6 +61,7 @@ def plan(
     derivatives,
     is_scaled,
     log_range,
+    high,
     spectrum,
 ):
     """Transition matrices, their derivatives, and the nodes at which partials need scaling.
@@ -78,22 +79,20 @@ def plan(
         transitions: Filled with P(t) [tree, edge, category, 4, 4].
         derivatives: Filled with dP(t)/dt, likewise.
         is_scaled: Filled with True for the internal nodes to scale [tree, internal].
-        log_range: Workspace [3, node].
+        log_range: Workspace [2, tree, edge].
+        high: Workspace [node].
         spectrum: Workspace [2, 4].
 
     Returns:
-        A status, and the tree, the internal node or branch, where it is not `PLANNED`.
+        Of `choose_scaled`.
     """
-    log_most, slack, high = log_range[0], log_range[1], log_range[2]
+    log_most, slack = log_range[0], log_range[1]
     fastest = np.argmax(rates)
-    for tree in range(children.shape[0]):
+    for tree in range(branch_lengths.shape[0]):
         for edge in range(branch_lengths.shape[1]):
-            length = branch_lengths[tree, edge]
-            if not 0.0 <= length < np.inf:
-                return BAD_LENGTH, tree, edge
             for category in range(rates.shape[0]):
                 most, least, largest = _fill_transition(
-                    length,
+                    branch_lengths[tree, edge],
                     rates[category],
                     values,
                     right,
@@ -103,12 +102,9 @@ def plan(
                     spectrum,
                 )
                 if category == fastest:
-                    log_most[edge] = np.log2(most)
-                    slack[edge] = np.log2(least) - np.log2(largest)
-        fault = choose_scaled(children[tree], log_most, slack, smallest_exponent, high, is_scaled[tree])
-        if fault >= 0:
-            return BAD_TOPOLOGY, tree, fault
-    return PLANNED, 0, 0
+                    log_most[tree, edge] = np.log2(most)
+                    slack[tree, edge] = np.log2(least) - np.log2(largest)
+    return choose_scaled(children, branch_lengths, log_most, slack, smallest_exponent, high, is_scaled)
 
 
 @njit(cache=True, nogil=True)

@@ -35,7 +35,7 @@ of all nodes that are not below it, so that SU SL / f needs no correction.
 import numpy as np
 from numba import njit
 
-from vbpi_mix.likelihood._scaling import BAD_LENGTH, BAD_TOPOLOGY, PLANNED, choose_scaled
+from vbpi_mix.likelihood._scaling import choose_scaled
 from vbpi_mix.likelihood._simd import (
     VECTOR_BYTES,
     broadcast,
@@ -61,7 +61,7 @@ SITE_ROWS = 2
 
 
 @njit(cache=True, nogil=True)
-def plan(children, branch_lengths, smallest_exponent, decay, spread, is_scaled, log_range):
+def plan(children, branch_lengths, smallest_exponent, decay, spread, is_scaled, log_range, high):
     """Branch constants of every tree, and the nodes at which its messages need scaling.
 
     Args:
@@ -71,26 +71,21 @@ def plan(children, branch_lengths, smallest_exponent, decay, spread, is_scaled, 
         decay: Filled with exp(-4t/3) [tree, edge].
         spread: Filled with (1 - exp(-4t/3)) / 4 [tree, edge].
         is_scaled: Filled with True for the internal nodes to scale [tree, internal].
-        log_range: Workspace [3, node].
+        log_range: Workspace [2, tree, edge].
+        high: Workspace [node].
 
     Returns:
-        A status, and the tree, the internal node or branch, where it is not `PLANNED`.
+        Of `choose_scaled`.
     """
-    log_most, slack, high = log_range[0], log_range[1], log_range[2]
-    for tree in range(children.shape[0]):
+    log_most, slack = log_range[0], log_range[1]
+    for tree in range(branch_lengths.shape[0]):
         for edge in range(branch_lengths.shape[1]):
-            length = branch_lengths[tree, edge]
-            if not 0.0 <= length < np.inf:
-                return BAD_LENGTH, tree, edge
-            one_minus_decay = -np.expm1(-4.0 / 3.0 * length)
+            one_minus_decay = -np.expm1(-4.0 / 3.0 * branch_lengths[tree, edge])
             decay[tree, edge] = 1.0 - one_minus_decay
             spread[tree, edge] = 0.25 * one_minus_decay
-            log_most[edge] = np.log2(1.0 - 0.75 * one_minus_decay)
-            slack[edge] = np.log2(0.25 * one_minus_decay) - log_most[edge]
-        fault = choose_scaled(children[tree], log_most, slack, smallest_exponent, high, is_scaled[tree])
-        if fault >= 0:
-            return BAD_TOPOLOGY, tree, fault
-    return PLANNED, 0, 0
+            log_most[tree, edge] = np.log2(1.0 - 0.75 * one_minus_decay)
+            slack[tree, edge] = np.log2(0.25 * one_minus_decay) - log_most[tree, edge]
+    return choose_scaled(children, branch_lengths, log_most, slack, smallest_exponent, high, is_scaled)
 
 
 @njit(cache=True, nogil=True)

@@ -23,21 +23,37 @@ BAD_TOPOLOGY = 1
 BAD_LENGTH = 2
 
 
-@njit(cache=True, nogil=True)
-def choose_scaled(children, log_most, slack, smallest_exponent, high, is_scaled):
-    """Choose the nodes of one tree to scale, and check the topology on the way.
+@njit(nogil=True)
+def choose_scaled(children, branch_lengths, log_most, slack, smallest_exponent, high, is_scaled):
+    """Check every tree, and choose the nodes to scale.
 
     Args:
-        children: Topology [internal, 2].
-        log_most: log2 of `most` [edge].
-        slack: `slack` [edge]; minus infinity on branches of length zero.
+        children: Topologies [tree, internal, 2].
+        branch_lengths: Branch lengths [tree, edge].
+        log_most: log2 of `most` [tree, edge]; any content where the length is no length.
+        slack: `slack` [tree, edge]; minus infinity on branches of length zero.
         smallest_exponent: Exponent of two above which products of messages must stay (negative).
         high: Workspace [node].
-        is_scaled: Filled with True for the internal nodes to scale [internal].
+        is_scaled: Filled with True for the internal nodes to scale [tree, internal].
 
     Returns:
-        The first internal node whose children make no topology, or -1.
+        A status, and the tree, the internal node or branch, where it is not `PLANNED`.
     """
+    for tree in range(children.shape[0]):
+        for edge in range(branch_lengths.shape[1]):
+            if not 0.0 <= branch_lengths[tree, edge] < np.inf:
+                return BAD_LENGTH, tree, edge
+        fault = _choose_scaled_of_tree(
+            children[tree], log_most[tree], slack[tree], smallest_exponent, high, is_scaled[tree]
+        )
+        if fault >= 0:
+            return BAD_TOPOLOGY, tree, fault
+    return PLANNED, 0, 0
+
+
+@njit(nogil=True)
+def _choose_scaled_of_tree(children, log_most, slack, smallest_exponent, high, is_scaled):
+    """Choose the nodes of one tree to scale; returns the first internal node with bad children, or -1."""
     num_internal = children.shape[0]
     num_taxa = num_internal + 2
     is_scaled[:] = False

@@ -6,6 +6,7 @@ blocks: so the result does not depend, to the last bit, on the number of threads
 interpreter's lock, so ordinary threads do.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
@@ -27,25 +28,16 @@ SMALLEST_EXPONENT = {"float64": -960.0, "float32": -100.0}
 """Exponents of two above which products of messages are kept, a little inside the range of each dtype."""
 
 
-class CompiledJC69Likelihood:
-    """Compiled likelihood under the model of Jukes and Cantor (1969); satisfies `TreeLikelihood`."""
+class _CompiledLikelihood(ABC):
+    """What the compiled likelihoods share: batches of trees are planned, accumulated and collected."""
 
-    def __init__(self, patterns: SitePatterns, *, threads: int = 1, dtype: str = "float64") -> None:
-        merged = patterns.merge_relabelled()
+    def __init__(self, patterns: SitePatterns, block: int, threads: int, dtype: str) -> None:
         self._num_taxa = patterns.num_taxa
         self._dtype = dtype
-        self._tips = leaf_rows(merged, jc_kernel.BLOCK, dtype)
-        self._weights = weight_rows(merged, jc_kernel.BLOCK, dtype)
-        self._total_weight = float(merged.weights.sum())
+        self._tips = leaf_rows(patterns, block, dtype)
+        self._weights = weight_rows(patterns, block, dtype)
         self._workers = Workers(threads, self._tips.shape[0])
-        num_internal = self._num_taxa - 2
-        self._workspaces = [
-            np.empty((num_internal, jc_kernel.NODE_ROWS, jc_kernel.BLOCK), dtype)
-            for _ in self._workers.shares
-        ]
-        self._sites = [np.empty((jc_kernel.SITE_ROWS, jc_kernel.BLOCK), dtype) for _ in self._workers.shares]
-        self._log_range = np.empty((3, 2 * num_internal + 2))
-        self._allocate(0)
+        self._high = np.empty(2 * self._num_taxa - 2)
 
     def value(
         self, children: Topologies, branch_lengths: BranchLengths, *, out: LogLikelihoods | None = None
@@ -68,25 +60,70 @@ class CompiledJC69Likelihood:
         self._run(children, branch_lengths, *out)
         return out
 
-    def _allocate(self, num_trees: int) -> None:
-        """Make buffers for a batch of so many trees."""
-        num_edges = 2 * self._num_taxa - 3
-        num_blocks = self._tips.shape[0]
-        self._num_trees = num_trees
-        self._decay = np.empty((num_trees, num_edges), self._dtype)
-        self._spread = np.empty((num_trees, num_edges), self._dtype)
-        self._is_scaled = np.empty((num_trees, self._num_taxa - 2), np.bool_)
-        self._block_values = np.empty((num_blocks, num_trees))
-        self._block_ratios = np.empty((num_blocks, num_trees, num_edges))
-        self._no_gradient = np.empty((0, num_edges))
-
     def _run(
         self, children: np.ndarray, branch_lengths: np.ndarray, value: np.ndarray, gradient: np.ndarray | None
     ) -> None:
         check_shapes(self._num_taxa, children, branch_lengths, value, gradient)
+        self._prepare(children, branch_lengths)
+
+        def accumulate(worker: int, blocks: tuple[int, int]) -> None:
+            self._accumulate(worker, blocks, children, gradient is not None)
+
+        self._workers.run(accumulate)
+        self._collect(value, self._no_gradient if gradient is None else gradient)
+
+    def _prepare(self, children: np.ndarray, branch_lengths: np.ndarray) -> None:
+        """Make buffers if the number of trees is new, and fill those that depend on the tree alone."""
         if children.shape[0] != self._num_trees:
             self._allocate(children.shape[0])
-        fault = jc_kernel.plan(
+        check_plan(self._plan(children, branch_lengths), children, branch_lengths)
+
+    def _allocate(self, num_trees: int) -> None:
+        """Make buffers for a batch of so many trees."""
+        num_edges, num_blocks = 2 * self._num_taxa - 3, self._tips.shape[0]
+        self._num_trees = num_trees
+        self._is_scaled = np.empty((num_trees, self._num_taxa - 2), np.bool_)
+        self._log_range = np.empty((2, num_trees, num_edges))
+        self._block_values = np.empty((num_blocks, num_trees))
+        self._block_gradients = np.empty((num_blocks, num_trees, num_edges))
+        self._no_gradient = np.empty((0, num_edges))
+
+    @abstractmethod
+    def _plan(self, children: np.ndarray, branch_lengths: np.ndarray) -> tuple[int, int, int]:
+        """Fill the branch buffers; returns what the kernel's plan returns."""
+
+    @abstractmethod
+    def _accumulate(
+        self, worker: int, blocks: tuple[int, int], children: np.ndarray, compute_gradient: bool
+    ) -> None:
+        """Fill the block buffers of some blocks with a worker's workspace."""
+
+    @abstractmethod
+    def _collect(self, value: np.ndarray, gradient: np.ndarray) -> None:
+        """Add up the block buffers."""
+
+
+class CompiledJC69Likelihood(_CompiledLikelihood):
+    """Compiled likelihood under the model of Jukes and Cantor (1969); satisfies `TreeLikelihood`."""
+
+    def __init__(self, patterns: SitePatterns, *, threads: int = 1, dtype: str = "float64") -> None:
+        merged = patterns.merge_relabelled()
+        super().__init__(merged, jc_kernel.BLOCK, threads, dtype)
+        self._total_weight = float(merged.weights.sum())
+        node_shape = (self._num_taxa - 2, jc_kernel.NODE_ROWS, jc_kernel.BLOCK)
+        site_shape = (jc_kernel.SITE_ROWS, jc_kernel.BLOCK)
+        self._workspaces = [
+            (np.empty(node_shape, dtype), np.empty(site_shape, dtype)) for _ in self._workers.shares
+        ]
+        self._allocate(0)
+
+    def _allocate(self, num_trees: int) -> None:
+        super()._allocate(num_trees)
+        self._decay = np.empty((num_trees, 2 * self._num_taxa - 3), self._dtype)
+        self._spread = np.empty_like(self._decay)
+
+    def _plan(self, children: np.ndarray, branch_lengths: np.ndarray) -> tuple[int, int, int]:
+        return jc_kernel.plan(
             children,
             branch_lengths,
             SMALLEST_EXPONENT[self._dtype],
@@ -94,45 +131,42 @@ class CompiledJC69Likelihood:
             self._spread,
             self._is_scaled,
             self._log_range,
+            self._high,
         )
-        check_plan(fault, children, branch_lengths)
 
-        def accumulate(worker: int, blocks: tuple[int, int]) -> None:
-            jc_kernel.accumulate(
-                blocks,
-                self._tips,
-                self._weights,
-                children,
-                self._decay,
-                self._spread,
-                self._is_scaled,
-                self._workspaces[worker],
-                self._sites[worker],
-                gradient is not None,
-                self._block_values,
-                self._block_ratios,
-            )
+    def _accumulate(
+        self, worker: int, blocks: tuple[int, int], children: np.ndarray, compute_gradient: bool
+    ) -> None:
+        jc_kernel.accumulate(
+            blocks,
+            self._tips,
+            self._weights,
+            children,
+            self._decay,
+            self._spread,
+            self._is_scaled,
+            *self._workspaces[worker],
+            compute_gradient,
+            self._block_values,
+            self._block_gradients,
+        )
 
-        self._workers.run(accumulate)
-        derivatives = self._no_gradient if gradient is None else gradient
-        jc_kernel.collect(self._total_weight, self._block_values, self._block_ratios, value, derivatives)
+    def _collect(self, value: np.ndarray, gradient: np.ndarray) -> None:
+        jc_kernel.collect(self._total_weight, self._block_values, self._block_gradients, value, gradient)
 
 
-class CompiledGeneralLikelihood:
+class CompiledGeneralLikelihood(_CompiledLikelihood):
     """Compiled likelihood under any `SubstitutionModel`; satisfies `TreeLikelihood`."""
 
     def __init__(
         self, patterns: SitePatterns, model: SubstitutionModel, *, threads: int = 1, dtype: str = "float64"
     ) -> None:
-        self._num_taxa = patterns.num_taxa
-        self._dtype = dtype
+        block = general_kernel.BLOCK
+        super().__init__(patterns, block, threads, dtype)
         self._model = model
         self._eigen = model.eigen_system()
         self._root_weights = np.outer(model.category_weights, model.frequencies).astype(dtype)
-        self._tips = leaf_rows(patterns, general_kernel.BLOCK, dtype)
-        self._weights = weight_rows(patterns, general_kernel.BLOCK, dtype)
-        self._workers = Workers(threads, self._tips.shape[0])
-        num_nodes, num_internal, block = 2 * self._num_taxa - 2, self._num_taxa - 2, general_kernel.BLOCK
+        num_nodes, num_internal = 2 * self._num_taxa - 2, self._num_taxa - 2
         node_shape = (num_nodes, model.num_categories, general_kernel.NODE_ROWS, block)
         self._workspaces = [
             (
@@ -142,30 +176,8 @@ class CompiledGeneralLikelihood:
             )
             for _ in self._workers.shares
         ]
-        self._log_range = np.empty((3, num_nodes))
         self._spectrum = np.empty((2, 4))
         self._allocate(0)
-
-    def value(
-        self, children: Topologies, branch_lengths: BranchLengths, *, out: LogLikelihoods | None = None
-    ) -> LogLikelihoods:
-        """Log-likelihood of every tree: see `TreeLikelihood.value`."""
-        log_likelihood = np.empty(children.shape[0]) if out is None else out
-        self._run(children, branch_lengths, log_likelihood, None, None)
-        return log_likelihood
-
-    def value_and_gradient(
-        self,
-        children: Topologies,
-        branch_lengths: BranchLengths,
-        *,
-        out: tuple[LogLikelihoods, BranchLengths] | None = None,
-    ) -> tuple[LogLikelihoods, BranchLengths]:
-        """Log-likelihood of every tree and its branch gradient: see `TreeLikelihood.value_and_gradient`."""
-        if out is None:
-            out = np.empty(children.shape[0]), np.empty_like(branch_lengths)
-        self._run(children, branch_lengths, out[0], out[1], None)
-        return out
 
     def transition_cotangents(
         self, children: Topologies, branch_lengths: BranchLengths
@@ -183,36 +195,21 @@ class CompiledGeneralLikelihood:
         Returns:
             Derivatives in nats per unit of probability; not defined for trees of likelihood zero.
         """
-        value, gradient = np.empty(children.shape[0]), np.empty_like(branch_lengths)
+        check_shapes(self._num_taxa, children, branch_lengths)
+        self._prepare(children, branch_lengths)
         cotangents = np.zeros((*branch_lengths.shape, self._model.num_categories, 4, 4))
-        self._run(children, branch_lengths, value, gradient, cotangents)
+        self._accumulate_with_cotangents(0, (0, self._tips.shape[0]), children, True, cotangents, True)
         return cotangents
 
     def _allocate(self, num_trees: int) -> None:
-        """Make buffers for a batch of so many trees."""
-        num_edges, num_blocks = 2 * self._num_taxa - 3, self._tips.shape[0]
-        matrices = (num_trees, num_edges, self._model.num_categories, 4, 4)
-        self._num_trees = num_trees
+        super()._allocate(num_trees)
+        matrices = (num_trees, 2 * self._num_taxa - 3, self._model.num_categories, 4, 4)
         self._transitions = np.empty(matrices, self._dtype)
         self._derivatives = np.empty(matrices, self._dtype)
-        self._is_scaled = np.empty((num_trees, self._num_taxa - 2), np.bool_)
-        self._block_values = np.empty((num_blocks, num_trees))
-        self._block_gradients = np.empty((num_blocks, num_trees, num_edges))
-        self._no_gradient = np.empty((0, num_edges))
         self._no_cotangents = np.empty((1, *matrices[1:]))
 
-    def _run(
-        self,
-        children: np.ndarray,
-        branch_lengths: np.ndarray,
-        value: np.ndarray,
-        gradient: np.ndarray | None,
-        cotangents: np.ndarray | None,
-    ) -> None:
-        check_shapes(self._num_taxa, children, branch_lengths, value, gradient)
-        if children.shape[0] != self._num_trees:
-            self._allocate(children.shape[0])
-        fault = general_kernel.plan(
+    def _plan(self, children: np.ndarray, branch_lengths: np.ndarray) -> tuple[int, int, int]:
+        return general_kernel.plan(
             children,
             branch_lengths,
             SMALLEST_EXPONENT[self._dtype],
@@ -222,34 +219,45 @@ class CompiledGeneralLikelihood:
             self._derivatives,
             self._is_scaled,
             self._log_range,
+            self._high,
             self._spectrum,
         )
-        check_plan(fault, children, branch_lengths)
 
-        def accumulate(worker: int, blocks: tuple[int, int]) -> None:
-            general_kernel.accumulate(
-                blocks,
-                self._tips,
-                self._weights,
-                children,
-                self._root_weights,
-                self._transitions,
-                self._derivatives,
-                self._is_scaled,
-                *self._workspaces[worker],
-                gradient is not None,
-                self._block_values,
-                self._block_gradients,
-                self._no_cotangents if cotangents is None else cotangents,
-                cotangents is not None,
-            )
+    def _accumulate(
+        self, worker: int, blocks: tuple[int, int], children: np.ndarray, compute_gradient: bool
+    ) -> None:
+        self._accumulate_with_cotangents(
+            worker, blocks, children, compute_gradient, self._no_cotangents, False
+        )
 
-        if cotangents is None:
-            self._workers.run(accumulate)
-        else:
-            accumulate(0, (0, self._tips.shape[0]))
-        derivatives = self._no_gradient if gradient is None else gradient
-        general_kernel.collect(self._block_values, self._block_gradients, value, derivatives)
+    def _accumulate_with_cotangents(
+        self,
+        worker: int,
+        blocks: tuple[int, int],
+        children: np.ndarray,
+        compute_gradient: bool,
+        cotangents: np.ndarray,
+        has_cotangents: bool,
+    ) -> None:
+        general_kernel.accumulate(
+            blocks,
+            self._tips,
+            self._weights,
+            children,
+            self._root_weights,
+            self._transitions,
+            self._derivatives,
+            self._is_scaled,
+            *self._workspaces[worker],
+            compute_gradient,
+            self._block_values,
+            self._block_gradients,
+            cotangents,
+            has_cotangents,
+        )
+
+    def _collect(self, value: np.ndarray, gradient: np.ndarray) -> None:
+        general_kernel.collect(self._block_values, self._block_gradients, value, gradient)
 
 
 class Workers:
@@ -282,8 +290,8 @@ def check_shapes(
     num_taxa: int,
     children: np.ndarray,
     branch_lengths: np.ndarray,
-    value: np.ndarray,
-    gradient: np.ndarray | None,
+    value: np.ndarray | None = None,
+    gradient: np.ndarray | None = None,
 ) -> None:
     """Refuse arrays that do not fit each other or the data.
 
@@ -295,8 +303,9 @@ def check_shapes(
     expected = [
         ("children", children, (num_trees, num_taxa - 2, 2), np.int32),
         ("branch_lengths", branch_lengths, lengths_shape, np.float64),
-        ("the array of log-likelihoods", value, (num_trees,), np.float64),
     ]
+    if value is not None:
+        expected.append(("the array of log-likelihoods", value, (num_trees,), np.float64))
     if gradient is not None:
         expected.append(("the array of derivatives", gradient, lengths_shape, np.float64))
     for name, array, shape, dtype in expected:
