@@ -1,10 +1,9 @@
 """NEXUS text of trees, for MrBayes, DendroPy, FigTree and others.
 
-MrBayes 3.2.7 takes names of at most 99 characters made of letters, digits and ``_ . + -``, and quoted names
-in no form (found by trying). So any other character is written as ``_uHEX_`` by its Unicode number, and so is
-an underscore that would look like the start of such a code. `plain_name` gives the name back;
-`read_tree_sample` and `read_tree_draws` do that by themselves. For ``sumt`` the matrix that MrBayes has read
-must have the names as written here.
+Files of samples, which MrBayes reads too, have the names of `mrbayes_names`; for its ``sumt``, the matrix
+that MrBayes has read must have these. The consensus has the true names, quoted where NEXUS asks for it,
+except for those with ``[``, ``]`` or ``;``, at which R's ape fails or reads half of the tree. Where names are
+not the true ones, comments say so, and `read_tree_sample` and `read_tree_draws` give the true ones back.
 """
 
 import re
@@ -14,16 +13,11 @@ import numpy as np
 from jaxtyping import Float64
 
 from vbpi_mix.shapes import BranchLengths, Topologies
+from vbpi_mix.trees.names import coded_name, mrbayes_names, plain_name
 from vbpi_mix.trees.newick import newick_texts, quoted
-from vbpi_mix.trees.nexus_reader import ESCAPED_NAMES
+from vbpi_mix.trees.nexus_reader import CODED_NAMES
 from vbpi_mix.trees.summaries import ConsensusTree
 from vbpi_mix.trees.topology import unique_topologies
-
-
-def nexus_name(name: str) -> str:
-    """Name in the characters that all programs take; `plain_name` gives the name back."""
-    guarded = re.sub(r"_(?=u[0-9A-F])", "_u5F_", name)
-    return re.sub(r"[^A-Za-z0-9_.+-]", lambda found: f"_u{ord(found.group()):X}_", guarded)
 
 
 def write_tree_samples(
@@ -100,12 +94,14 @@ def write_consensus(consensus: ConsensusTree) -> str:
 
     suffixes = [annotate(node) for node in range(len(consensus.parents) - 1)]
     labels = [str(number + 1) for number in range(len(consensus.taxa))]
-    names = [nexus_name(name) for name in consensus.taxa]
-    head, note, *trees_block = _head(consensus.taxa)
+    names = [_shown_name(name) for name in consensus.taxa]
+    tokens = [_nexus_token(name) for name in names]
     dimensions = f"   dimensions ntax={len(names)};"
-    taxa_block = ["begin taxa;", dimensions, f"   taxlabels {' '.join(names)};", "end;"]
+    taxa_block = ["begin taxa;", dimensions, f"   taxlabels {' '.join(tokens)};", "end;"]
+    trees_block = ["begin trees;", _translate(tokens)]
     line = f"   tree con_majrule = [&U] {_nested(consensus, labels, suffixes)}"
-    return "\n".join([head, note, *taxa_block, *trees_block, line, "end;", ""])
+    comments = _true_names(names, consensus.taxa)
+    return "\n".join(["#NEXUS", *comments, *taxa_block, *trees_block, line, "end;", ""])
 
 
 def write_consensus_newick(consensus: ConsensusTree) -> str:
@@ -119,10 +115,39 @@ def write_consensus_newick(consensus: ConsensusTree) -> str:
 
 
 def _head(taxa: Sequence[str]) -> list[str]:
-    """First lines of a file of trees: the note on escaped names, and the translation."""
-    pairs = [f"      {number} {nexus_name(name)}" for number, name in enumerate(taxa, start=1)]
-    translation = ",\n".join(pairs)
-    return ["#NEXUS", ESCAPED_NAMES.decode(), "begin trees;", f"   translate\n{translation};"]
+    """First lines of a file of samples: comments on the names, and the translation."""
+    names = mrbayes_names(taxa)
+    return ["#NEXUS", *_true_names(names, taxa), "begin trees;", _translate(names)]
+
+
+def _true_names(names: Sequence[str], taxa: Sequence[str]) -> list[str]:
+    """Comments that tell the true names where others are written, none if all are true."""
+    pairs = list(enumerate(zip(names, taxa, strict=True), start=1))
+    if all(name == true for _, (name, true) in pairs):
+        return []
+    others = [_true_name(number, true) for number, (name, true) in pairs if plain_name(name) != true]
+    return [CODED_NAMES.decode(), *others]
+
+
+def _true_name(number: int, name: str) -> str:
+    """Comment with a name in full, broken into lines because MrBayes refuses words over 99 characters."""
+    coded = coded_name(name)
+    return f"[Name {number}: " + "\n".join(coded[i : i + 80] for i in range(0, len(coded), 80)) + "]"
+
+
+def _translate(tokens: Sequence[str]) -> str:
+    pairs = [f"      {number} {token}" for number, token in enumerate(tokens, start=1)]
+    return "   translate\n" + ",\n".join(pairs) + ";"
+
+
+def _shown_name(name: str) -> str:
+    """Name itself, coded where it has characters that break readers, or could be taken for a coded one."""
+    return coded_name(name) if re.search(r"[\[\];]", name) or plain_name(name) != name else name
+
+
+def _nexus_token(name: str) -> str:
+    """Name as NEXUS takes it: quoted unless of letters, digits, ``.`` and ``-`` (``_`` means a blank)."""
+    return name if re.fullmatch(r"(?:[^\W_]|[.-])+", name) else "'" + name.replace("'", "''") + "'"
 
 
 def _nested(consensus: ConsensusTree, labels: Sequence[str], suffixes: Sequence[str]) -> str:

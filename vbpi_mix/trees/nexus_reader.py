@@ -15,8 +15,11 @@ from vbpi_mix.errors import TreeFormatError
 from vbpi_mix.trees.names import plain_name
 from vbpi_mix.trees.newick import TreeText, leaf_labels, place, semicolons, unquoted
 
-ESCAPED_NAMES = b"[Names: characters by their Unicode numbers are written _uHEX_]"
+CODED_NAMES = b"[Names: characters by their Unicode numbers are written _uHEX_]"
 """Comment in the files of ``nexus``, whose names `plain_name` reads."""
+
+_TRUE_NAME = re.compile(rb"\[Name (\S+): ([^\]]+)\]")
+"""Comment in these files: a taxon's label and the name that it has instead of that of the translation."""
 
 _COMMENT = rb"\[[^\]]*\]"
 _GAP = rb"(?:\s|" + _COMMENT + rb")*"
@@ -84,8 +87,10 @@ def read_nexus(data: bytes, source: str) -> NexusTrees:
         )
     if not tree_starts:
         raise TreeFormatError(f"{source}: expected a NEXUS file with TREE commands, found none")
-    if ESCAPED_NAMES in data[: tree_starts[0]]:
-        translation = {label: plain_name(name) for label, name in translation.items()}
+    before = data[: tree_starts[0]]
+    if CODED_NAMES in before:
+        true = {label.decode(): b"".join(name.split()).decode() for label, name in _TRUE_NAME.findall(before)}
+        translation = {label: plain_name(true.get(label, name)) for label, name in translation.items()}
     text = TreeText(data, np.array(tree_starts, np.int64), np.array(tree_ends, np.int64), source)
     taxa, labels = _labels(translation, tax_labels, data[tree_starts[0] : tree_ends[0]])
     if all(weight is None for weight in weights):
