@@ -12,6 +12,8 @@ from vbpi_mix import cli
 from vbpi_mix._cli_config import (
     OPTION_FIELDS,
     RECIPES,
+    continued_config,
+    read_command,
     read_config,
     resolve_config,
     settings_of_options,
@@ -223,7 +225,7 @@ def test_a_dataset_can_be_named_in_place_of_an_alignment(command):
             ],
             "abacus",
         ),
-        (["run", "--dataset", "DS1", "--engine", "torch", "--threads", "2", "--out", "OUT"], "--threads"),
+        (["run", "--dataset", "DS1", "--threads", "0", "--out", "OUT"], "--threads"),
         (["run", "--resume", "--out", "OUT"], "expected the directory of a run, but there is none"),
         (["run", "ALIGNMENT", "--support", "missing.trees", "--out", "OUT"], "missing.trees"),
         (
@@ -290,7 +292,7 @@ def test_the_published_recipe_overrides_the_defaults_and_options_override_it():
 
 def test_components_of_a_stored_configuration_can_be_changed(tmp_path):
     file = tmp_path / "config.toml"
-    write_config(file, resolve_config(settings_of_options({"dataset": "DS1"})))
+    write_config(file, resolve_config(settings_of_options({"dataset": "DS1"})), ["vbpi-mix", "run"])
     config = resolve_config(settings_of_options({"components": 3}), file=file)
     assert (config.mixture.components, config.mixture.num_sampled) == (3, 3)
 
@@ -302,6 +304,44 @@ def test_data_of_an_option_replace_data_of_the_other_kind(tmp_path):
     assert (data.alignment, data.dataset, data.support, data.branch_prior_rate) == (None, "DS2", None, 5.0)
     other = resolve_config(settings_of_options({"alignment": Path("/b.fasta")}), file=file).data
     assert (other.alignment, other.support) == (Path("/b.fasta"), Path("/a.trees"))
+
+
+def test_a_configuration_keeps_its_command(tmp_path):
+    file = tmp_path / "config.toml"
+    config, command = (
+        resolve_config(settings_of_options({"dataset": "DS1"})),
+        ["vbpi-mix", "run", "a file's name", "--out", "x"],
+    )
+    write_config(file, config, command)
+    assert read_command(file) == command
+    assert read_config(file) == config
+    write_config(file, config, ["vbpi-mix", "run", "two\nlines"])
+    assert read_config(file) == config
+    file.write_text('[data]\ndataset = "DS1"\n')
+    assert read_command(file) == []
+
+
+def test_a_continued_run_may_change_what_cannot_change_its_results():
+    config = resolve_config(settings_of_options({"dataset": "DS1", "components": 2, "estimator": "s2a"}))
+    given = settings_of_options({"threads": 3, "checkpoint_seconds": 1.0, "sampled": 1, "dataset": "DS1"})
+    machine = continued_config(config, given).machine
+    assert (machine.threads, machine.checkpoint_seconds) == (3, 1.0)
+    assert continued_config(config, given).mixture == config.mixture
+    with pytest.raises(ConfigurationError, match="--sampled: this run was started with 1, not 2"):
+        continued_config(config, settings_of_options({"sampled": 2}))
+    with pytest.raises(ConfigurationError, match="--support: this run was started with its default, not /x"):
+        continued_config(config, settings_of_options({"support": Path("/x")}))
+    torch = resolve_config(settings_of_options({"dataset": "DS1", "engine": "torch"}))
+    with pytest.raises(ConfigurationError, match="--threads"):  # torch rounds otherwise
+        continued_config(torch, settings_of_options({"threads": 2}))
+
+
+def test_choices_may_be_written_in_any_case(command, alignment):
+    assert command("loglik", alignment, TREE, "--model", "jc")[0] == 0
+    # the next thing that is wrong is named
+    code, _, err = command("run", "--estimator", "S2A", "--branch-model", "PSP", "--out", "x")
+    assert code == 2
+    assert "expected an alignment file" in err
 
 
 def test_unknown_settings_of_a_file_are_refused(tmp_path):

@@ -303,10 +303,26 @@ def test_a_run_continues_without_its_metrics(inputs, tmp_path, command, content)
         (out / "metrics.jsonl").unlink()
     else:
         (out / "metrics.jsonl").write_text(content)
-    code, printed, err = command("run", "--resume", "--out", out, "--quiet", "--json")
+    code, printed, err = command("run", "--resume", "--out", out, "--threads", 2, "--quiet", "--json")
     assert code == 0, err
     result = json.loads(printed)
+    assert "--iterations" in result["provenance"]["command"]
+    assert "--resume" not in result["provenance"]["command"]
+    assert result["provenance"]["threads"] == 2
     assert result["ms_per_iteration"] == pytest.approx(1000 * result["seconds"]["training"] / 60)
+
+
+def test_threads_of_the_torch_engine_are_torchs(inputs, tmp_path, command):
+    before = torch.get_num_threads()
+    settings = ["--support", inputs[1], "--iterations", 2, "--repeats", 2, "--quiet"]
+    try:
+        code, _, err = command(
+            "run", inputs[0], *settings, "--engine", "torch", "--threads", before + 1, "--out", tmp_path / "x"
+        )
+        assert code == 0, err
+        assert torch.get_num_threads() == before + 1
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_sigterm_saves_and_a_second_run_is_refused(inputs, tmp_path, command):

@@ -213,6 +213,7 @@ def _open(run: Path) -> tuple[Checkpoint, Mixture]:
     directory.require_checkpoint()
     final = load_final(directory.final_posterior)
     checkpoint = Checkpoint.load(directory.checkpoint)
+    analysis.use_threads(checkpoint.config.machine)
     mixture = checkpoint.state.mixture
     return checkpoint, Mixture(SubsplitNetworks.from_logits(mixture.support, final.logits), mixture.branches)
 

@@ -1,7 +1,8 @@
 """Command-line options into a run's configuration, and the configuration to and from ``config.toml``."""
 
+import shlex
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,9 @@ OPTION_FIELDS: dict[str, tuple[str, ...]] = {
     "seed": ("seed",),
 }
 """Where in the configuration the value of each option of ``vbpi-mix run`` goes."""
+
+COMMAND_MARK = "# written by: "
+"""What the command follows in the comment that begins ``config.toml``."""
 
 RECIPES: dict[str, Mapping[str, Any]] = {"published": PUBLISHED_RECIPE}
 """Settings that ``--recipe`` puts in place of the defaults."""
@@ -83,34 +87,51 @@ def resolve_config(
         raise ConfigurationError(
             "expected an alignment file, or a bundled data set with --dataset, got neither"
         )
-    config = _validated(merged, None if file is None else str(file))
-    if config.machine.engine == "torch" and config.machine.threads != 1:
-        raise ConfigurationError(
-            f"--threads: an option of the engine compiled, got {config.machine.threads} with the engine "
-            "torch; set OMP_NUM_THREADS for torch"
-        )
-    return config
+    return _validated(merged, None if file is None else str(file))
 
 
-def refuse_changes(config: RunConfig, settings: Mapping[str, Any]) -> None:
-    """Refuse options that differ from the configuration of a run that is to be continued.
+def continued_config(config: RunConfig, settings: Mapping[str, Any]) -> RunConfig:
+    """Configuration of a run that is to be continued, with the options that cannot change its results.
+
+    These are the time between checkpoints and the threads of the compiled engine.
 
     Raises:
-        ConfigurationError: Naming the first option that differs.
+        ConfigurationError: Another option differs from the run's; named.
     """
     stored = config.model_dump(mode="json")
+    stored["mixture"]["sampled"] = config.mixture.num_sampled
+    changes = {}
     for option, path in OPTION_FIELDS.items():
         given, kept = _at(settings, path), _at(stored, path)
-        if given is not None and given != kept:
+        if given is None or given == kept:
+            continue
+        if option == "checkpoint_seconds" or (option == "threads" and config.machine.engine == "compiled"):
+            changes[option] = given
+        else:
+            kept = "its default" if kept is None else kept
             raise ConfigurationError(
                 f"--{option.replace('_', '-')}: this run was started with {kept}, not {given}; a continued "
                 "run keeps its configuration: leave the option out, or start a new run with another --out"
             )
+    return _validated(_merge(config.model_dump(), {"machine": changes}), None)
 
 
-def write_config(path: Path, config: RunConfig) -> None:
-    """Write ``config.toml``, whole or not at all."""
-    write_text(path, tomli_w.dumps(config.model_dump(mode="json", exclude_none=True)))
+def write_config(path: Path, config: RunConfig, command: Sequence[str]) -> None:
+    """Write ``config.toml``, whole or not at all, with the command in a comment on its first line."""
+    content = tomli_w.dumps(config.model_dump(mode="json", exclude_none=True))
+    # A line break in an argument would end the comment.
+    write_text(path, COMMAND_MARK + " ".join(shlex.join(command).splitlines()) + "\n" + content)
+
+
+def read_command(path: Path) -> list[str]:
+    """The command in the comment of a ``config.toml``; empty where there is none."""
+    first = path.read_text(encoding="utf-8").partition("\n")[0]
+    if not first.startswith(COMMAND_MARK):
+        return []
+    try:
+        return shlex.split(first.removeprefix(COMMAND_MARK))
+    except ValueError:  # edited by hand
+        return []
 
 
 def read_config(path: Path) -> RunConfig:

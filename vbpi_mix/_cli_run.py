@@ -17,8 +17,9 @@ from typing import Any
 import numpy as np
 
 from vbpi_mix._cli_config import (
+    continued_config,
+    read_command,
     read_config,
-    refuse_changes,
     resolve_config,
     settings_of_options,
     write_config,
@@ -126,8 +127,7 @@ def run(
             raise ConfigurationError(
                 "--resume: a continued run keeps its configuration; leave --recipe and --config out"
             )
-        config = read_config(directory.config)
-        refuse_changes(config, settings)
+        config = continued_config(read_config(directory.config), settings)
     else:
         directory.require_new()
         config = resolve_config(settings, recipe, config_file)
@@ -157,8 +157,11 @@ def run(
 def _begin(config: RunConfig, directory: RunDirectory, resume: bool, progress: Progress) -> Checkpoint:
     """The state to go on from: that of the last checkpoint, or a new run's."""
     analysis.check_device(config.machine)
+    analysis.use_threads(config.machine)
     if resume and directory.checkpoint.exists():
         checkpoint = Checkpoint.load(directory.checkpoint)
+        own = checkpoint.config.model_copy(update={"machine": config.machine})
+        checkpoint = replace(checkpoint, config=own)
         progress.stage(f"continuing at iteration {checkpoint.state.step:,}")
         return checkpoint
     alignment = analysis.read_data(config.data)
@@ -175,7 +178,8 @@ def _begin(config: RunConfig, directory: RunDirectory, resume: bool, progress: P
     if config.data.support is None and config.data.dataset is None:
         with atomic_write(directory.support_trees) as temporary:
             temporary.write_bytes(support_table(checkpoint.sample))
-    write_config(directory.config, config)
+    if not resume:
+        write_config(directory.config, config, sys.argv)
     _save(checkpoint, directory)
     return checkpoint
 
@@ -255,7 +259,7 @@ def _finish(checkpoint: Checkpoint, directory: RunDirectory, progress: Progress)
         seed=config.seed,
         versions=versions(),
         provenance=Provenance(
-            command=sys.argv,
+            command=read_command(directory.config) or sys.argv,
             data=str(config.data.dataset or config.data.alignment),
             data_sha256=analysis.data_digest(patterns),
             support=checkpoint.sample.source,

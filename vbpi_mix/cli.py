@@ -138,6 +138,7 @@ def run(
     estimator: Annotated[
         EstimatorName | None,
         typer.Option(
+            case_sensitive=False,
             help="Estimator of the mixture's bound. [default: a2a]",
         ),
     ] = None,
@@ -158,12 +159,14 @@ def run(
     branch_model: Annotated[
         BranchModelName | None,
         typer.Option(
+            case_sensitive=False,
             help="Features of branch lengths. [default: psp]",
         ),
     ] = None,
     branch_density: Annotated[
         BranchDensityName | None,
         typer.Option(
+            case_sensitive=False,
             help="Density of branch lengths. [default: skewed]",
         ),
     ] = None,
@@ -183,7 +186,9 @@ def run(
     ] = None,
     recipe: Annotated[
         RecipeName | None,
-        typer.Option(help="Settings to use instead of the defaults; other options override them."),
+        typer.Option(
+            case_sensitive=False, help="Settings to use instead of the defaults; other options override them."
+        ),
     ] = None,
     config: Annotated[
         Path | None,
@@ -199,6 +204,7 @@ def run(
     engine: Annotated[
         EngineName | None,
         typer.Option(
+            case_sensitive=False,
             help="What computes. [default: compiled]",
         ),
     ] = None,
@@ -213,12 +219,13 @@ def run(
         int | None,
         typer.Option(
             metavar="INT",
-            help="Threads of the likelihood. [default: 1]",
+            help="Threads of the likelihood, or of torch. [default: 1]",
         ),
     ] = None,
     dtype: Annotated[
         DtypeName | None,
         typer.Option(
+            case_sensitive=False,
             help="Precision of the likelihood. [default: float64]",
         ),
     ] = None,
@@ -313,7 +320,9 @@ def run(
 def loglik(
     data: Annotated[str, typer.Argument(metavar="ALIGNMENT|DATASET", help="Alignment, or DS1 to DS8.")],
     tree: Annotated[str, typer.Argument(help="File with one tree, or its Newick text.")],
-    model: Annotated[ModelName, typer.Option(help="Substitution model.")] = ModelName.JC,
+    model: Annotated[
+        ModelName, typer.Option(case_sensitive=False, help="Substitution model.")
+    ] = ModelName.JC,
     gradient: Annotated[bool, typer.Option("--gradient", help="Add the derivative by branch.")] = False,
     json: Json = False,
 ) -> None:
@@ -390,7 +399,9 @@ def sample(
             help="File to write; must be new. [default: standard output]",
         ),
     ] = None,
-    format: Annotated[TreeFormatName, typer.Option(help="Format of the trees.")] = TreeFormatName.NEXUS,
+    format: Annotated[
+        TreeFormatName, typer.Option(case_sensitive=False, help="Format of the trees.")
+    ] = TreeFormatName.NEXUS,
     seed: Seed = None,
     json: Json = False,
 ) -> None:

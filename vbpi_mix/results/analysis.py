@@ -139,7 +139,7 @@ def likelihood_of(checkpoint: Checkpoint) -> TreeLikelihood:
     return make_likelihood(
         checkpoint.patterns,
         jc69(),
-        threads=machine.threads,
+        threads=machine.threads if machine.engine == "compiled" else 1,  # torch's own are the process's
         dtype=machine.dtype,
         engine=machine.engine,
         device=machine.device,
@@ -184,6 +184,14 @@ def data_digest(patterns: SitePatterns) -> str:
     digest.update(np.ascontiguousarray(patterns.states).tobytes())
     digest.update(np.ascontiguousarray(patterns.weights).tobytes())
     return digest.hexdigest()
+
+
+def use_threads(machine: MachineConfig) -> None:
+    """Let torch use the configured threads, where it is the engine: in the whole process, so for programs."""
+    if machine.engine == "torch":
+        import torch
+
+        torch.set_num_threads(machine.threads)
 
 
 def check_device(machine: MachineConfig) -> None:

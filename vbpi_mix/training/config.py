@@ -164,7 +164,7 @@ class MachineConfig(_Frozen):
     device: str = "cpu"
     """Device of the torch engine, as torch names it."""
     threads: int = Field(1, ge=1)
-    """Threads of the likelihood kernel."""
+    """Threads of the likelihood kernel; of torch in the whole process, where it is the engine."""
     dtype: Literal["float64", "float32"] = "float64"
     """Precision of the likelihood kernel."""
     checkpoint_seconds: float = Field(30.0, ge=0)
