@@ -3,10 +3,12 @@
 import json
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import dendropy
 import numpy as np
@@ -22,6 +24,7 @@ from vbpi_mix.datasets import load_dataset
 from vbpi_mix.likelihood.base import make_likelihood
 from vbpi_mix.likelihood.models import jc69
 from vbpi_mix.patterns import compress
+from vbpi_mix.results.posterior_files import load_final, save_final
 from vbpi_mix.trees.enumeration import all_topologies
 from vbpi_mix.trees.newick import newick_texts, quoted
 from vbpi_mix.trees.samples import read_tree_draws, read_tree_sample
@@ -211,6 +214,27 @@ def test_compare_with_the_runs_own_corrected_posterior(finished, command):
     assert (
         command("compare", out, "--reference", out / "posterior.trprobs")[1].splitlines()[1].startswith("raw")
     )
+
+
+def test_compare_says_why_a_posterior_is_absent_or_equal(inputs, finished, tmp_path, command):
+    reference = ["--reference", finished[0] / "posterior.trprobs"]
+    settings = ["--support", inputs[1], "--iterations", 5, "--repeats", 2, "--no-refit", "--quiet"]
+    out = tmp_path / "run"
+    assert command("run", inputs[0], *settings, "--out", out)[0] == 0
+    printed = command("compare", out, *reference)[1]
+    assert "refitted: none, as the run was not to be refitted" in printed
+    (out / "posterior.npz").unlink()
+    printed = command("compare", out, *reference)[1]
+    assert "refitted and corrected: none, as the run has not finished" in printed
+    # A finished run whose refit kept the trained networks.
+    kept = tmp_path / "kept"
+    shutil.copytree(finished[0], kept)
+    logits = torch.load(kept / "checkpoint.pt", weights_only=True)["state"]["logits"].numpy()
+    final = load_final(kept / "posterior.npz")
+    save_final(kept / "posterior.npz", replace(final, logits=logits))
+    result = json.loads(command("compare", kept, *reference, "--json")[1])
+    assert result["notes"] == ["refitted: as raw, since no refit had a higher bound than the trained mixture"]
+    assert result["kl"]["refitted"] == result["kl"]["raw"]
 
 
 def test_a_burn_in_of_weighted_trees_is_refused(finished, command):

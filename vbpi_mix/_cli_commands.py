@@ -131,8 +131,8 @@ def compare(run: Path, reference_path: Path, burn_in: float) -> dict[str, Any]:
     Returns:
         ``coverage``, ``kl`` and ``total_variation``, each for the mixture as trained (``raw``), after the
         refit (``refitted``) and corrected by importance weights (``corrected``); the latter two are None
-        where the run has not finished or was not to be refitted. ``splits`` compares the corrected split
-        probabilities.
+        where the run has not finished or was not to be refitted, and ``notes`` says so. ``splits`` compares
+        the corrected split probabilities.
     """
     directory = RunDirectory(run)
     directory.require_checkpoint()
@@ -146,14 +146,20 @@ def compare(run: Path, reference_path: Path, burn_in: float) -> dict[str, Any]:
     agreements["raw"] = compare_exact(
         reference.weights, mixture.networks.log_mixture_probability_of(reference.children)
     )
-    splits = None
-    if directory.final_posterior.exists():
+    splits, notes = None, []
+    if not directory.final_posterior.exists():
+        notes.append("refitted and corrected: none, as the run has not finished; finish it with --resume")
+    else:
         final = load_final(directory.final_posterior)
         if checkpoint.config.evaluation.refit:
             networks = SubsplitNetworks.from_logits(mixture.support, final.logits)
             agreements["refitted"] = compare_exact(
                 reference.weights, networks.log_mixture_probability_of(reference.children)
             )
+            if np.array_equal(final.logits, mixture.networks.logits):
+                notes.append("refitted: as raw, since no refit had a higher bound than the trained mixture")
+        else:
+            notes.append("refitted: none, as the run was not to be refitted (--no-refit)")
         agreements["corrected"] = compare_drawn(
             reference.children, reference.weights, final.topologies, final.log_topology_probabilities
         )
@@ -169,6 +175,7 @@ def compare(run: Path, reference_path: Path, burn_in: float) -> dict[str, Any]:
             for measure in ("coverage", "kl", "total_variation")
         },
         "splits": splits,
+        "notes": notes,
         "reference": str(reference_path),
         "num_topologies": len(reference.children),
     }

@@ -72,7 +72,7 @@ def comparison_report(result: dict[str, Any]) -> str:
     for name in ("raw", "refitted", "corrected"):
         values = [result[measure][name] for measure in ("coverage", "kl", "total_variation")]
         rows.append((name, *("-" if value is None else f"{value:.5f}" for value in values)))
-    lines = [_table(rows)]
+    lines = [_table(rows), *result["notes"]]
     if result["splits"] is not None:
         splits = result["splits"]
         lines.append(
