@@ -237,6 +237,20 @@ def test_compare_says_why_a_posterior_is_absent_or_equal(inputs, finished, tmp_p
     assert result["kl"]["refitted"] == result["kl"]["raw"]
 
 
+def test_an_unreliable_posterior_is_warned_of(inputs, tmp_path, command):
+    # Ten draws of a mixture that is hardly trained.
+    settings = ["--support", inputs[1], "--iterations", 5, "--repeats", 2, "--samples", 5, "--quiet"]
+    out = tmp_path / "run"
+    code, _, err = command("run", inputs[0], *settings, "--out", out)
+    assert code == 0
+    assert err.startswith("WARNING: unreliable: effective sample size ")
+    assert err.endswith("train longer, or with more components\n")
+    code, printed, err = command("sample", out, "-n", 5)
+    assert code == 0
+    assert "WARNING: unreliable: " in err
+    assert "[WARNING: unreliable: effective sample size " in printed
+
+
 def test_a_burn_in_of_weighted_trees_is_refused(finished, command):
     out, _ = finished
     code, _, err = command("compare", out, "--reference", out / "posterior.trprobs", "--burn-in", "0.25")

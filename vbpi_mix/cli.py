@@ -314,6 +314,7 @@ def run(
     except _cli_run.InterruptedRunError as error:
         raise typer.Exit(128 + error.signal_number) from None
     _print(result.model_dump(mode="json") if json else _cli_report.run_report(result, out))
+    _warn(result.num_draws, result.ess, result.pareto_k)
 
 
 @app.command()
@@ -417,6 +418,7 @@ def sample(
         _print({**trees.summary, "trees": trees.newick}, out)
     else:
         _print(trees.nexus if format is TreeFormatName.NEXUS else "\n".join(trees.newick), out)
+    _warn(trees.summary["num_draws"], trees.summary["ess"], trees.summary["pareto_k"])
 
 
 @app.command()
@@ -438,6 +440,15 @@ def _print(content: Any, out: Path | None = None) -> None:
         sys.stdout.write(text)
     else:
         write_new_text(out, text)
+
+
+def _warn(num_draws: int, ess: float, pareto_k: float | None) -> None:
+    """Say on standard error that a posterior is unreliable, if it is."""
+    from vbpi_mix.results.diagnostics import Reliability
+
+    reliability = Reliability(num_draws, ess, pareto_k)
+    if not reliability.is_good:
+        sys.stderr.write(f"{reliability}; train longer, or with more components\n")
 
 
 def main() -> None:

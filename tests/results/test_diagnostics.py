@@ -90,3 +90,23 @@ def test_topology_entropy_estimates_the_exact_one(make_toy):
     assert diagnostics.topology_entropy(draws) == pytest.approx(
         entropy(q), abs=4 * spread / np.sqrt(draws.num_draws)
     )
+
+
+@pytest.mark.parametrize(
+    ("ess", "pareto_k", "is_good"),
+    [(100.0, 0.69, True), (99.0, 0.3, False), (5000.0, 0.7, False), (200.0, None, True), (20.0, None, False)],
+)
+def test_reliability_takes_both_diagnostics(ess, pareto_k, is_good):
+    reliability = diagnostics.Reliability(10_000, ess, pareto_k)
+    assert reliability.is_good == is_good
+    assert str(reliability).startswith("effective" if is_good else "WARNING: unreliable: effective")
+
+
+def test_few_or_equal_draws_have_no_pareto_k(make_toy):
+    draws = make_toy().draw(200, np.random.default_rng(1))
+    few = make_toy().draw(24, np.random.default_rng(1))
+    equal = dataclasses.replace(draws, log_weights=np.zeros(200))
+    assert diagnostics.Reliability.of(few).pareto_k is None
+    assert diagnostics.Reliability.of(equal).pareto_k is None
+    assert diagnostics.Reliability.of(equal).ess == pytest.approx(200.0)
+    assert diagnostics.Reliability.of(draws).pareto_k == diagnostics.pareto_k(draws.log_weights)

@@ -1,3 +1,4 @@
+import dataclasses
 import re
 import subprocess
 
@@ -153,9 +154,43 @@ def test_the_final_posterior_reads_back(tmp_path, draws, corrected):
     np.testing.assert_array_equal(again.log_topology_probabilities, final.log_topology_probabilities)
 
 
-def test_a_missing_or_damaged_final_posterior_is_named(tmp_path):
+def test_a_missing_or_damaged_final_posterior_is_named(tmp_path, draws, corrected):
+    path = tmp_path / "posterior.npz"
     with pytest.raises(RunDirectoryError, match="has not finished"):
-        posterior_files.load_final(tmp_path / "posterior.npz")
-    (tmp_path / "posterior.npz").write_text("x")
+        posterior_files.load_final(path)
+    final = posterior_files.FinalPosterior(
+        np.ones((2, 30)), draws.topologies, corrected.log_topology_probabilities
+    )
+    posterior_files.save_final(path, final)
+    whole = path.read_bytes()
+    middle = whole.index(b"topologies.npy") + 40  # inside the compressed data of an array
+    for content in (b"", b"x", whole[:-30], whole[:50], whole[:middle] + b"\xff" * 20 + whole[middle + 20 :]):
+        path.write_bytes(content)
+        with pytest.raises(RunDirectoryError, match=r"posterior\.npz: expected arrays .* cannot be read"):
+            posterior_files.load_final(path)
+    np.savez(path, logits=np.ones(3))
     with pytest.raises(RunDirectoryError, match="cannot be read"):
-        posterior_files.load_final(tmp_path / "posterior.npz")
+        posterior_files.load_final(path)
+
+
+def test_all_tree_files_say_how_reliable_they_are(directory, draws, tmp_path):
+    names = ("posterior_trees", "topology_probabilities", "consensus")
+    for name in names:
+        text = getattr(directory, name).read_text()
+        assert re.search(
+            r"\n\[effective sample size \d+\.\d of 20000 draws, Pareto k-hat -?0\.\d\d\]\n", text
+        ), name
+        assert "WARNING" not in text
+    # One draw that holds nearly all of the weight.
+    log_weights = draws.log_weights.copy()
+    log_weights[7] += 50
+    failed = dataclasses.replace(draws, log_weights=log_weights)
+    other = RunDirectory(tmp_path)
+    posterior_files.write_posterior(other, failed, correction.correct(failed), 10, np.random.default_rng(2))
+    for name in names:
+        assert "\n[WARNING: unreliable: effective sample size 1.0 of" in getattr(other, name).read_text(), (
+            name
+        )
+    assert len(read_tree_sample(other.topology_probabilities, draws.taxa).children) > 1
+    assert len(dendropy.TreeList.get(path=str(other.posterior_trees), schema="nexus")) == 10
+    assert dendropy.Tree.get(path=str(other.consensus), schema="nexus").seed_node is not None

@@ -17,6 +17,9 @@ from vbpi_mix.results.draws import PosteriorDraws
 PARETO_K_GOOD = 0.7
 """Below this k-hat, importance-sampling estimates and their standard errors can be relied upon."""
 
+MIN_ESS = 100.0
+"""Effective sample size below which a posterior is too coarse to be relied upon."""
+
 MIN_DRAWS = 25
 """A fifth of the draws is the tail of a small sample, and the fit needs five values."""
 
@@ -92,6 +95,38 @@ def component_balance(draws: PosteriorDraws) -> ComponentBalance:
             ]
         ),
     )
+
+
+@dataclass(frozen=True)
+class Reliability:
+    """How far importance draws can be trusted.
+
+    Attributes:
+        num_draws: Draws.
+        ess: Effective sample size of them.
+        pareto_k: Shape of the weights' upper tail; None where all weights are equal, or draws are too few.
+    """
+
+    num_draws: int
+    ess: float
+    pareto_k: float | None
+
+    @classmethod
+    def of(cls, draws: PosteriorDraws) -> "Reliability":
+        """Reliability of some draws."""
+        k = pareto_k(draws.log_weights) if draws.num_draws >= MIN_DRAWS else -np.inf
+        return cls(draws.num_draws, effective_sample_size(draws.log_weights), k if np.isfinite(k) else None)
+
+    @property
+    def is_good(self) -> bool:
+        """Whether the effective sample size is at least ``MIN_ESS``, and k-hat below ``PARETO_K_GOOD``."""
+        return self.ess >= MIN_ESS and (self.pareto_k is None or self.pareto_k < PARETO_K_GOOD)
+
+    def __str__(self) -> str:
+        """Both diagnostics on a line, after a warning unless they are good."""
+        k = "none" if self.pareto_k is None else f"{self.pareto_k:.2f}"
+        text = f"effective sample size {self.ess:.1f} of {self.num_draws} draws, Pareto k-hat {k}"
+        return text if self.is_good else f"WARNING: unreliable: {text}"
 
 
 def topology_entropy(draws: PosteriorDraws) -> float:

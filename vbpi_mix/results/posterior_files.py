@@ -5,6 +5,8 @@ proportion to their weights, as the file says in a comment, so that programs tha
 equally weighted sample can use them: MrBayes' ``sumt``, TreeAnnotator, DendroPy, R.
 """
 
+import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +15,7 @@ from jaxtyping import Float64, Int, Int32
 
 from vbpi_mix.errors import RunDirectoryError
 from vbpi_mix.results.correction import CorrectedPosterior, importance_resample
+from vbpi_mix.results.diagnostics import Reliability
 from vbpi_mix.results.draws import PosteriorDraws
 from vbpi_mix.results.run_directory import RunDirectory, atomic_write, write_text
 from vbpi_mix.trees.nexus import write_consensus, write_tree_samples, write_trprobs
@@ -52,28 +55,31 @@ def write_posterior(
     """
     resampled = importance_resample(corrected.log_draw_weights, draws.topology_index, num_trees, generator)
     write_text(directory.posterior_trees, resampled_nexus(draws, resampled))
-    write_text(
-        directory.topology_probabilities,
-        write_trprobs(draws.taxa, draws.topologies, corrected.topology_probabilities),
-    )
+    reliability = str(Reliability.of(draws))
+    trprobs = write_trprobs(draws.taxa, draws.topologies, corrected.topology_probabilities)
+    write_text(directory.topology_probabilities, _with_comment(trprobs, reliability))
     consensus = majority_rule_consensus(
         draws.taxa, draws.topologies[draws.topology_index], corrected.draw_weights, draws.branch_lengths
     )
-    write_text(directory.consensus, write_consensus(consensus))
+    write_text(directory.consensus, _with_comment(write_consensus(consensus), reliability))
 
 
 def resampled_nexus(draws: PosteriorDraws, index: Int[np.ndarray, "resampled"]) -> str:
-    """NEXUS text of resampled draws, given by their indices; a comment says what they are.
+    """NEXUS text of resampled draws, given by their indices; comments say what they are and how reliable.
 
     Branch lengths have 9 significant digits.
     """
     text = write_tree_samples(
         draws.taxa, draws.topologies[draws.topology_index[index]], draws.branch_lengths[index]
     )
-    note = (
-        f"[{len(index)} trees, importance-resampled with replacement from {draws.num_draws} weighted draws]"
-    )
-    return text.replace("begin trees;", f"{note}\nbegin trees;", 1)
+    note = f"{len(index)} trees, importance-resampled with replacement from {draws.num_draws} weighted draws"
+    return _with_comment(text, note, str(Reliability.of(draws)))
+
+
+def _with_comment(nexus: str, *comments: str) -> str:
+    """NEXUS text with comments before the trees."""
+    lines = "".join(f"[{comment}]\n" for comment in comments)
+    return nexus.replace("begin trees;", f"{lines}begin trees;", 1)
 
 
 def save_final(path: Path, final: FinalPosterior) -> None:
@@ -94,7 +100,7 @@ def load_final(path: Path) -> FinalPosterior:
         RunDirectoryError: It is missing or damaged.
     """
     try:
-        with np.load(path, allow_pickle=False) as content:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as content:
             return FinalPosterior(
                 content["logits"], content["topologies"], content["log_topology_probabilities"]
             )
@@ -102,5 +108,8 @@ def load_final(path: Path) -> FinalPosterior:
         raise RunDirectoryError(
             f"{path}: missing, so the run has not finished; finish it with --resume"
         ) from None
-    except (OSError, ValueError, KeyError) as error:
-        raise RunDirectoryError(f"{path}: cannot be read ({error}); run the analysis again") from None
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise RunDirectoryError(
+            f"{path}: expected arrays of logits and topologies, but it cannot be read ({error}); delete "
+            "result.json beside it and finish the run again with --resume"
+        ) from None

@@ -125,15 +125,15 @@ def estimate(
             evaluation.equal_cost_particles(draws.num_components), log_weights.shape[1]
         )
     balance = diagnostics.component_balance(draws)
-    ess = diagnostics.effective_sample_size(draws.log_weights)
+    reliability = diagnostics.Reliability.of(draws)
     return Estimates(
         marginal_log_likelihood=evaluation.marginal_log_likelihood(log_weights, particles_per_component),
         lower_bound_1=evaluation.lower_bound(log_weights, 1),
         lower_bound_10=evaluation.lower_bound(log_weights, 10),
         jensen_shannon=evaluation.jensen_shannon_divergence(draws.responsibilities, draws.component),
-        pareto_k=_finite_pareto_k(draws),
-        ess=ess,
-        ess_percent=100 * ess / draws.num_draws,
+        pareto_k=reliability.pareto_k,
+        ess=reliability.ess,
+        ess_percent=100 * reliability.ess / draws.num_draws,
         num_draws=draws.num_draws,
         components=ComponentsSummary(
             weight_share=balance.weight_share.tolist(),
@@ -191,11 +191,3 @@ def read_result(path: Path) -> RunResult:
             f"{fault['msg'].splitlines()[0]}; read it with the version that wrote it, or run "
             "the analysis again"
         ) from None
-
-
-def _finite_pareto_k(draws: PosteriorDraws) -> float | None:
-    """k-hat, or None where it has no finite value."""
-    if draws.num_draws < diagnostics.MIN_DRAWS:
-        return None
-    k = diagnostics.pareto_k(draws.log_weights)
-    return k if k > float("-inf") else None
