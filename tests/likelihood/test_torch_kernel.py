@@ -5,6 +5,8 @@ import pytest
 import torch
 
 from vbpi_mix.errors import NonFiniteError
+from vbpi_mix.likelihood.base import make_likelihood
+from vbpi_mix.likelihood.models import jc69
 from vbpi_mix.likelihood.torch_kernel import TorchLikelihood, log_likelihood, transition_matrices
 
 
@@ -63,3 +65,21 @@ def test_another_number_of_taxa_is_refused(draw_trees, draw_patterns, uneven_mod
     likelihood = TorchLikelihood(draw_patterns(6, 5, seed=9), uneven_model)
     with pytest.raises(ValueError, match=r"trees of 6 taxa, children must have shape \(2, 4, 2\)"):
         likelihood.value(*draw_trees(7, 2, seed=10))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(("dtype", "rtol"), [("float64", 1e-10), ("float32", 1e-4)])
+def test_accelerator_agrees_with_the_compiled_kernel(dtype, rtol, draw_trees, bundled_patterns, uneven_model):
+    if not torch.cuda.is_available():
+        pytest.fail("the gpu tests need a CUDA device; leave out -m gpu where there is none")
+    patterns = bundled_patterns("DS1")
+    children, lengths = draw_trees(patterns.num_taxa, 10, seed=30)
+    for model in (jc69(), uneven_model):
+        there = make_likelihood(patterns, model, dtype=dtype, engine="torch", device="cuda")
+        value, gradient = there.value_and_gradient(children, lengths)
+        expected_value, expected_gradient = make_likelihood(patterns, model).value_and_gradient(
+            children, lengths
+        )
+        np.testing.assert_allclose(value, expected_value, rtol=rtol)
+        scale = np.abs(expected_gradient).max(1, keepdims=True)
+        np.testing.assert_allclose(gradient / scale, expected_gradient / scale, rtol=0, atol=rtol)
