@@ -1,25 +1,33 @@
 """Engines: the same step from the same draws, and each step what the mathematics says."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
 from vbpi_mix.branches.densities import log_density, transform
 from vbpi_mix.errors import NonFiniteError
+from vbpi_mix.likelihood.base import make_likelihood
 from vbpi_mix.likelihood.models import jc69
 from vbpi_mix.likelihood.reference import log_likelihood
 from vbpi_mix.objectives.gradients import BranchGradient, TopologyGradient
 from vbpi_mix.sbn._sampling_kernels import sample_topologies
 from vbpi_mix.seeding import RandomStreams
+from vbpi_mix.training.compiled import CompiledEngine
 from vbpi_mix.training.config import MixtureConfig, OptimisationConfig
 from vbpi_mix.training.state import StepDraw, StepSettings
+from vbpi_mix.training.torch_engine import TorchEngine
 
 NUM_TAXA = 8
 
 
-def draws(mixture, num_steps, seed=0):
+def draws(mixture, num_steps, seed=0, num_taxa=NUM_TAXA):
     streams = RandomStreams.from_seed(seed)
-    return [StepDraw.from_streams(streams, mixture, NUM_TAXA) for _ in range(num_steps)]
+    return [StepDraw.from_streams(streams, mixture, num_taxa) for _ in range(num_steps)]
 
 
 CASES = [
@@ -119,3 +127,64 @@ def test_only_generating_components_change_where_no_other_gets_a_gradient(small_
     for old, new in zip(before, after, strict=True):
         changed = [not np.array_equal(old[a], new[a]) for a in range(5)]
         assert changed == [a == sampled for a in range(5)]
+
+
+def bounds_of_all_cases(problem):
+    """Bounds of a few steps of the compiled engine; the likelihood, whose vectors need numba, is torch's."""
+    likelihood = make_likelihood(problem.patterns, jc69(), engine="torch")
+    bounds = []
+    for mixture_options, options in CASES:
+        mixture, optimisation = (
+            MixtureConfig(**mixture_options),
+            OptimisationConfig(iterations=10, **options),
+        )
+        state = problem.state(mixture, optimisation)
+        engine = CompiledEngine(state, likelihood, problem.prior, mixture, optimisation)
+        for step, draw in enumerate(draws(mixture, 2, num_taxa=problem.patterns.num_taxa)):
+            bounds.append(engine.step(draw, StepSettings.of_step(step, optimisation)))
+    return bounds
+
+
+def test_kernels_stay_inside_their_arrays():
+    # Compiled code does not check indices. Interpreted, the same kernels are plain numpy, which does.
+    script = """
+import conftest, test_engines
+print(*map(float, test_engines.bounds_of_all_cases(conftest.make_problem(6, 40, 5))))
+"""
+    path = os.pathsep.join(filter(None, sys.path))
+    bounds = []
+    for disable in ("0", "1"):
+        run = subprocess.run(
+            [sys.executable, "-c", script],
+            cwd=Path(__file__).parent,
+            env={**os.environ, "NUMBA_DISABLE_JIT": disable, "PYTHONPATH": path},
+            capture_output=True,
+            text=True,
+        )
+        assert run.returncode == 0, run.stderr
+        bounds.append([float(bound) for bound in run.stdout.split()])
+    assert len(bounds[0]) == 2 * len(CASES)
+    np.testing.assert_allclose(bounds[1], bounds[0], rtol=1e-11)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(("mixture", "optimisation"), CASES)
+def test_accelerator_agrees_with_the_compiled_engine(small_problem, mixture, optimisation):
+    if not torch.cuda.is_available():
+        pytest.fail("the gpu tests need a CUDA device; leave out -m gpu where there is none")
+    mixture = MixtureConfig(**mixture)
+    optimisation = OptimisationConfig(iterations=10, **optimisation)
+    compiled = small_problem.engine("compiled", mixture, optimisation)
+    there = TorchEngine(
+        small_problem.state(mixture, optimisation),
+        make_likelihood(small_problem.patterns, jc69(), engine="torch", device="cuda"),
+        small_problem.prior,
+        optimisation,
+        device="cuda",
+    )
+    for step, draw in enumerate(draws(mixture, 2)):
+        settings = StepSettings.of_step(step, optimisation)
+        np.testing.assert_allclose(there.step(draw, settings), compiled.step(draw, settings), rtol=1e-10)
+    expected, got = compiled.state().arrays(), there.state().arrays()
+    for name in expected:
+        np.testing.assert_allclose(got[name], expected[name], rtol=1e-6, atol=1e-9, err_msg=name)
