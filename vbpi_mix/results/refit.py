@@ -131,7 +131,12 @@ def _fitted(
         prior_counts = PRIOR_STRENGTH * mixture.networks.q[a, :-2]
         max_steps = max(6, min(MAX_STEPS, MAX_WORK // len(kept)))
         logits[a] = fit_network(
-            mixture.support, index.select(kept), own[kept], start, prior_counts, max_steps
+            mixture.support,
+            index.select(kept),
+            own[kept],
+            start,
+            prior_counts=prior_counts,
+            max_steps=max_steps,
         ).logits
     return Mixture(SubsplitNetworks.from_logits(mixture.support, logits), mixture.branches)
 

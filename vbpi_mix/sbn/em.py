@@ -57,6 +57,7 @@ def fit_network(
     index: TopologyIndex,
     weights: Float64[np.ndarray, "tree"],
     start: Float64[np.ndarray, "parameter"],
+    *,
     prior_counts: Float64[np.ndarray, "parameter"] | None = None,
     max_steps: int = 300,
     tolerance: float = 1e-6,
@@ -65,7 +66,8 @@ def fit_network(
 
     Plain steps gain little each where rootings are ambiguous, so pairs of them are extrapolated: from x0,
     x1 = EM(x0), x2 = EM(x1) with r = x1 - x0 and v = x2 - x1 - r, the next start is EM(x0 - 2 a r + a^2 v),
-    a = -|r| / |v|, unless that is worse than x2 (SQUAREM, Varadhan & Roland 2008). The objective never falls.
+    a = -|r| / |v| but at most -1, if the extrapolated point is no worse than x1, else x2 (SQUAREM, Varadhan &
+    Roland 2008). Either is an EM step from a point at least as good as x1, so the objective never falls.
 
     Args:
         support: The network's support.
