@@ -73,14 +73,18 @@ def test_rao_blackwellising_gives_the_exact_posterior_where_weights_depend_on_th
     np.testing.assert_allclose(corrected.topology_probabilities, exact / exact.sum(), rtol=1e-10)
 
 
-def test_rule_prefers_rao_blackwell_only_where_the_draws_hold_most_of_q(make_toy):
-    toy = make_toy()
-    many = toy.draw(5_000, np.random.default_rng(2))
-    assert correction.choose_method(many) is CorrectionMethod.RAO_BLACKWELLISED
-    assert correction.correct(many).drawn_mass > 0.95
-    few = toy.draw(6, np.random.default_rng(2))
-    assert correction.choose_method(few) is CorrectionMethod.SELF_NORMALISED
-    assert correction.correct(few).drawn_mass < 0.95
+@pytest.mark.parametrize(
+    ("share", "method"),
+    [(1 + 1e-9, CorrectionMethod.RAO_BLACKWELLISED), (1 - 1e-9, CorrectionMethod.SELF_NORMALISED)],
+)
+def test_rule_prefers_rao_blackwell_only_where_the_draws_hold_most_of_q(make_toy, share, method):
+    draws = make_toy().draw(50, np.random.default_rng(2))
+    mass = share * correction.MIN_DRAWN_MASS
+    draws = dataclasses.replace(draws, log_q=draws.log_q - logsumexp(draws.log_q) + np.log(mass))
+    assert correction.choose_method(draws) is method
+    corrected = correction.correct(draws)
+    assert corrected.method is method
+    assert corrected.drawn_mass == pytest.approx(mass, rel=1e-12)
 
 
 def test_given_weights_replace_the_draws_own(make_toy):
