@@ -1,4 +1,4 @@
-"""The compiled likelihoods stay inside their arrays: those lie inside larger ones, with margins around them."""
+"""The compiled likelihoods stay inside their arrays: these lie inside larger ones, with margins around."""
 
 import numpy as np
 import pytest
