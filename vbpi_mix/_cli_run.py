@@ -147,7 +147,7 @@ def run(
             checkpoint = _train(checkpoint, directory, progress, interruption)
             return _finish(checkpoint, directory, progress)
         except InterruptedRunError:
-            if directory.checkpoint.exists():
+            if directory.holds_run():
                 progress.stage(f"continue with: vbpi-mix run --resume --out {shlex.quote(str(out))}")
             else:
                 progress.stage("stopped before anything was saved; start the run again")
