@@ -49,8 +49,16 @@ class ExponentialBranchPrior:
             Array of the same kind, in nats.
         """
         xp = array_namespace(log_branch_lengths)
-        terms = math.log(self.rate) - self.rate * xp.exp(log_branch_lengths) + log_branch_lengths
-        return xp.sum(terms, axis=-1)
+        return self.log_density_of(log_branch_lengths, xp.exp(log_branch_lengths))
+
+    def log_density_of(
+        self, log_branch_lengths: Float[Any, "*batch edge"], branch_lengths: Float[Any, "*batch edge"]
+    ) -> Float[Any, "*batch"]:
+        """`log_density` where the branch lengths themselves are at hand too."""
+        num_edges = log_branch_lengths.shape[-1]
+        return (
+            num_edges * math.log(self.rate) + log_branch_lengths.sum(-1) - self.rate * branch_lengths.sum(-1)
+        )
 
     def gradient(self, log_branch_lengths: Float[Any, "*batch edge"]) -> Float[Any, "*batch edge"]:
         """Derivative ``1 - rate * b`` of `log_density` with respect to every log branch length.
@@ -59,4 +67,8 @@ class ExponentialBranchPrior:
             log_branch_lengths: Logarithms of branch lengths: a numpy array or a torch tensor.
         """
         xp = array_namespace(log_branch_lengths)
-        return 1.0 - self.rate * xp.exp(log_branch_lengths)
+        return self.gradient_of(xp.exp(log_branch_lengths))
+
+    def gradient_of(self, branch_lengths: Float[Any, "*batch edge"]) -> Float[Any, "*batch edge"]:
+        """`gradient` where the branch lengths themselves are at hand."""
+        return 1.0 - self.rate * branch_lengths

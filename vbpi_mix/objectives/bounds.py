@@ -60,12 +60,16 @@ def importance_weights(
     """
     xp = array_namespace(log_joint, log_density)
     num_sampled, num_particles, num_denominators = log_density.shape[-3:]
-    log_total = log_sum_exp(xp, log_density)
+    if num_denominators == 1:  # nothing to sum: training with one component need not pay for it in every step
+        log_total, responsibilities = log_density, xp.ones_like(log_density)
+    else:
+        log_total = log_sum_exp(xp, log_density)
+        responsibilities = xp.exp(log_density - log_total)
     log_weights = log_joint - (log_total[..., 0] - math.log(num_denominators))
     log_sum = log_sum_exp(xp, log_weights)
     return ImportanceWeights(
         bound=xp.sum(log_sum[..., 0], axis=-1) / num_sampled - math.log(num_particles),
         log_weights=log_weights,
         normalised=xp.exp(log_weights - log_sum),
-        responsibilities=xp.exp(log_density - log_total),
+        responsibilities=responsibilities,
     )

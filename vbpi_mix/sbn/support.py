@@ -68,7 +68,7 @@ class Support:
 
     Attributes:
         taxa: Taxon names.
-        masks: Taxa of clade 2s of every split [split, words], 64 taxa a word.
+        masks: Taxa of clade 2s of every split [split, word], 64 taxa a word.
         tripartitions: Clades around each possible internal node, ascending [tripartition, 3].
         parent_start: First parameter of every parent, and P at the end [parent + 1].
         parent_clades: (sister, focal) of every parent [parent, 2]; -1 for the root.
@@ -77,7 +77,7 @@ class Support:
     """
 
     taxa: tuple[str, ...]
-    masks: UInt64[np.ndarray, "split words"]
+    masks: UInt64[np.ndarray, "split word"]
     tripartitions: Int32[np.ndarray, "tripartition 3"]
     parent_start: Int32[np.ndarray, "parents_and_one"]
     parent_clades: Int32[np.ndarray, "parent 2"]
@@ -147,7 +147,7 @@ class Support:
 
 
 def _as_bytes(masks: np.ndarray) -> np.ndarray:
-    """The rows of masks [..., words] as one opaque value each."""
+    """The rows of masks [..., word] as one opaque value each."""
     rows = np.ascontiguousarray(masks).reshape(-1, masks.shape[-1])
     return rows.view(np.dtype((np.void, rows.dtype.itemsize * rows.shape[1]))).ravel()
 
@@ -247,7 +247,7 @@ def build_support(children: Topologies, taxa: tuple[str, ...]) -> Support:
 
 
 def _number_splits(children: np.ndarray, num_taxa: int) -> tuple[np.ndarray, np.ndarray]:
-    """Masks of all splits [split, words], and the split of every branch [tree, edge]."""
+    """Masks of all splits [split, word], and the split of every branch [tree, edge]."""
     masks = clade_masks(children)
     num_trees, num_edges, words = masks.shape
     pendant = masks[0, :num_taxa]

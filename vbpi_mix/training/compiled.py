@@ -86,7 +86,7 @@ class CompiledEngine:
         log_joint = (
             settings.inverse_temperature * self._log_likelihood
             + self._log_topology_prior
-            + self._branch_prior.log_density(particles.log_lengths)
+            + self._branch_prior.log_density_of(particles.log_lengths, particles.branch_lengths)
         )
         objective = mixture_objective(
             log_joint.reshape(num_sampled, -1),
@@ -105,7 +105,7 @@ class CompiledEngine:
         )
         d_log_lengths = objective.d_log_joint.reshape(num_trees, 1) * (
             settings.inverse_temperature * self._d_branch * particles.branch_lengths
-            + self._branch_prior.gradient(particles.log_lengths)
+            + self._branch_prior.gradient_of(particles.branch_lengths)
         )
         self._ascend_branches(
             particles,

@@ -199,5 +199,5 @@ def describe_non_finite(
     which = "log-likelihood" if not np.isfinite(log_likelihood).all() else "density under the mixture"
     return (
         f"the bound is not a finite number at step {step + 1}: the {which} of {int(bad.sum())} of "
-        f"{bad.size} particles is not, in component(s) {components}; try lower learning rates"
+        f"{bad.size} particles is not, in component(s) {components}"
     )
