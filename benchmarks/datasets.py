@@ -50,13 +50,34 @@ def measure(dataset: str, seed: int, options: list[str], out: Path) -> dict[str,
     elif splits.exists():
         agreement = compare_with_split_table(out, splits)
         measured["agreement"] = {"splits": agreement, "reference": f"mrbayes/{splits.name}"}
-    return measured
+    return without_local_paths(measured, out)
+
+
+def without_local_paths(value: Any, out: Path) -> Any:
+    """The same plain value with folders of this machine replaced by names that mean something elsewhere."""
+    match value:
+        case str():
+            folders = [
+                (os.environ.get("VBPI_MIX_REFERENCE"), "$VBPI_MIX_REFERENCE"),
+                (str(RESULTS.parent.parent), "."),
+                (str(Path(sys.executable).parent), "$VENV/bin"),
+                (str(out), "$OUT"),
+            ]
+            for folder, name in folders:
+                value = value.replace(folder, name) if folder else value
+            return value
+        case dict():
+            return {key: without_local_paths(item, out) for key, item in value.items()}
+        case list():
+            return [without_local_paths(item, out) for item in value]
+        case _:
+            return value
 
 
 def compare_with_split_table(out: Path, table: Path) -> dict[str, float]:
     """Differences between corrected split probabilities of a run and a table of split frequencies.
 
-    Over all splits that either side gives at least 0.1; a split that a side does not list has 0 there.
+    The table lists splits of frequency 0.1 and above; of others, only what exceeds 0.1 counts.
     """
     from vbpi_mix.results.posterior_files import load_final
     from vbpi_mix.results.run_directory import RunDirectory
@@ -80,9 +101,9 @@ def compare_with_split_table(out: Path, table: Path) -> dict[str, float]:
                 side = frozenset(range(len(taxa))) - side
             theirs[side] = float(frequency)
     differences = [
-        abs(mine.get(side, 0.0) - theirs.get(side, 0.0))
+        abs(mine.get(side, 0.0) - theirs.get(side, 0.1))
         for side in mine.keys() | theirs.keys()
-        if 1 < len(side) < len(taxa) - 1 and max(mine.get(side, 0.0), theirs.get(side, 0.0)) >= 0.1
+        if 1 < len(side) < len(taxa) - 1 and (side in theirs or mine[side] > 0.1)
     ]
     return {
         "maximum": max(differences),
