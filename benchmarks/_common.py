@@ -31,6 +31,7 @@ def machine() -> dict[str, Any]:
 def provenance() -> dict[str, Any]:
     """Commit, versions and machine."""
     here = Path(__file__).resolve().parent
+    reference = os.environ.get("VBPI_MIX_REFERENCE") or "$VBPI_MIX_REFERENCE"
     commit = subprocess.run(
         ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=12"],
         capture_output=True,
@@ -41,7 +42,10 @@ def provenance() -> dict[str, Any]:
         "python": platform.python_version(),
         "versions": {name: version(name) for name in PACKAGES},
         "machine": machine(),
-        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        "command": [
+            Path(sys.argv[0]).name,
+            *(a.replace(reference, "$VBPI_MIX_REFERENCE") for a in sys.argv[1:]),
+        ],
     }
 
 
