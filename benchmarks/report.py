@@ -228,9 +228,9 @@ def summary(runs: list[dict[str, Any]]) -> str:
     ]
     machine = runs[0]["provenance"]["machine"]
     text = (
-        f"`vbpi-mix run --dataset DSn` with default settings, one run each, seed {runs[0]['seed']}, one thread "
-        f"({machine['processor']}, shared with others); seconds from prompt to all files:\n\n"
-        + table(header, rows)
+        "`vbpi-mix run --dataset DSn` with default settings, one run each, "
+        f"seed {runs[0]['seed']}, one thread ({machine['processor']}, shared with others); "
+        "seconds from prompt to all files:\n\n" + table(header, rows)
     )
     for r in load("iteration/DS1.a2a.A1.S1.json"):
         text += (
