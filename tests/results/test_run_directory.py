@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 
 import pytest
 
@@ -13,13 +14,16 @@ from vbpi_mix.results import run_directory
 from vbpi_mix.results.run_directory import RunDirectory, atomic_write, read_json_lines, to_json, write_text
 
 
-@pytest.fixture
+@contextmanager
 def no_room():
-    """Let no file grow beyond 1000 bytes, as on a full disk."""
+    """Let no file grow beyond 1000 bytes, as on a full disk. Within the block nothing is printed: pytest's own
+    output may go to a file, too."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 HOLDER = """
@@ -56,17 +60,15 @@ def test_a_failed_write_leaves_the_old_content_and_no_remnant(tmp_path):
     assert os.listdir(tmp_path) == ["result.json"]
 
 
-@pytest.mark.usefixtures("no_room")
 def test_without_room_the_error_names_file_and_cure(tmp_path):
     path = tmp_path / "result.json"
     write_text(path, "old")
-    with pytest.raises(
-        RunDirectoryError, match=r"result\.json: cannot be written \(File too large\); make room"
-    ):
+    message = r"result\.json: cannot be written \(File too large\); make room"
+    with pytest.raises(RunDirectoryError, match=message), no_room():
         write_text(path, 2000 * "x")
     assert path.read_text() == "old"
     assert os.listdir(tmp_path) == ["result.json"]
-    with pytest.raises(RunDirectoryError, match=r"metrics\.jsonl: cannot be written .*--resume"):
+    with pytest.raises(RunDirectoryError, match=r"metrics\.jsonl: cannot be written .*--resume"), no_room():
         run_directory.append_json_line(tmp_path / "metrics.jsonl", {"text": 2000 * "x"})
 
 
