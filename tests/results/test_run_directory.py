@@ -16,7 +16,7 @@ from vbpi_mix.results.run_directory import RunDirectory, atomic_write, read_json
 
 @contextmanager
 def no_room():
-    """Let no file grow beyond 1000 bytes, as on a full disk; not while pytest prints, which may be to a file."""
+    """Let no file grow beyond 1000 bytes, as on a full disk; pytest must not print meanwhile."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
     try:
