@@ -15,7 +15,7 @@ from vbpi_mix.likelihood.base import make_likelihood
 from vbpi_mix.likelihood.models import jc69
 from vbpi_mix.likelihood.reference import log_likelihood
 from vbpi_mix.objectives.gradients import BranchGradient, TopologyGradient
-from vbpi_mix.sbn._sampling_kernels import sample_topologies
+from vbpi_mix.sbn.network import draw_topologies
 from vbpi_mix.seeding import RandomStreams
 from vbpi_mix.training.compiled import CompiledEngine
 from vbpi_mix.training.config import MixtureConfig, OptimisationConfig
@@ -77,11 +77,7 @@ def test_bound_is_the_mean_log_weight_under_the_definitions(small_problem, kind)
     state = small_problem.state(mixture, optimisation)
     (draw,) = draws(mixture, 1, seed=5)
     networks, support = state.mixture.networks, small_problem.support
-    children = np.empty((2, NUM_TAXA - 2, 2), np.int32)
-    sample_topologies(
-        support.tables, networks.q, np.array([0, 1], np.int32), draw.uniforms, children,
-        np.empty((2, 13), np.int32), np.empty((2, 6), np.int32), np.empty((9, 16), np.int32),
-    )  # fmt: skip
+    children = draw_topologies(support, networks.q, np.array([0, 1], np.int32), draw.uniforms).children
     index = support.index(children)
     parameters = state.mixture.branches.branch_parameters(index.feature_index)  # [component, tree, edge, 3]
     beta, total = 0.4, 0.0

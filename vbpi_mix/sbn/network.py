@@ -6,6 +6,7 @@ topology sums over its 2n - 3 rootings; all of them are read off two passes over
 """
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float64, Int32
@@ -14,6 +15,45 @@ from vbpi_mix.sbn._probability_kernels import expectation_step, log_probability,
 from vbpi_mix.sbn._sampling_kernels import sample_topologies
 from vbpi_mix.sbn.support import Support, TopologyIndex
 from vbpi_mix.shapes import Topologies
+
+
+class DrawnTopologies(NamedTuple):
+    """Topologies as the sampler leaves them: it knows their splits and tripartitions without looking them up.
+
+    Attributes:
+        children: Canonical topologies [tree, internal, 2].
+        split: Split of every branch [tree, edge].
+        tripartition: Tripartition of every internal node [tree, internal].
+    """
+
+    children: np.ndarray
+    split: np.ndarray
+    tripartition: np.ndarray
+
+
+def draw_topologies(
+    support: Support,
+    q: Float64[np.ndarray, "component parameter_and_two"],
+    component_of_tree: Int32[np.ndarray, "tree"],
+    uniforms: Float64[np.ndarray, "tree subsplit"],
+) -> DrawnTopologies:
+    """Topologies made from random numbers by the given components, in newly allocated arrays.
+
+    Args:
+        support: Support of the networks.
+        q: Probability of every parameter given its parent, as in `SubsplitNetworks`.
+        component_of_tree: Component to draw each tree from.
+        uniforms: Numbers in [0, 1), n - 1 a tree.
+    """
+    num_trees, num_taxa = len(component_of_tree), support.num_taxa
+    drawn = DrawnTopologies(
+        np.empty((num_trees, num_taxa - 2, 2), np.int32),
+        np.empty((num_trees, 2 * num_taxa - 3), np.int32),
+        np.empty((num_trees, num_taxa - 2), np.int32),
+    )
+    work = np.empty((9, 2 * num_taxa), np.int32)
+    sample_topologies(support.tables, q, component_of_tree, uniforms, *drawn, work)
+    return drawn
 
 
 @dataclass(eq=False)
@@ -91,16 +131,5 @@ class SubsplitNetworks:
         self, component_of_tree: Int32[np.ndarray, "tree"], generator: np.random.Generator
     ) -> Topologies:
         """Topologies drawn from the given components, in canonical form."""
-        num_trees, num_taxa = len(component_of_tree), self.support.num_taxa
-        children = np.empty((num_trees, num_taxa - 2, 2), np.int32)
-        sample_topologies(
-            self.support.tables,
-            self.q,
-            component_of_tree,
-            generator.random((num_trees, num_taxa - 1)),
-            children,
-            np.empty((num_trees, 2 * num_taxa - 3), np.int32),
-            np.empty((num_trees, num_taxa - 2), np.int32),
-            np.empty((9, 2 * num_taxa), np.int32),
-        )
-        return children
+        uniforms = generator.random((len(component_of_tree), self.support.num_taxa - 1))
+        return draw_topologies(self.support, self.q, component_of_tree, uniforms).children

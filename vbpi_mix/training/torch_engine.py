@@ -15,8 +15,8 @@ from vbpi_mix.branches.torch_network import TableNetwork, TreeBatch, accumulate_
 from vbpi_mix.errors import NonFiniteError
 from vbpi_mix.likelihood.priors import ExponentialBranchPrior, log_topology_prior
 from vbpi_mix.objectives.gradients import mixture_objective
-from vbpi_mix.sbn._sampling_kernels import sample_topologies
 from vbpi_mix.sbn._support_kernels import index_topologies
+from vbpi_mix.sbn.network import draw_topologies
 from vbpi_mix.sbn.support import TopologyIndex
 from vbpi_mix.sbn.torch_network import RootingTerms, log_parameters, log_probability
 from vbpi_mix.training._kernels import EPSILON, FIRST_DECAY, SECOND_DECAY
@@ -143,23 +143,11 @@ class TorchEngine:
         """Topologies of the step, drawn and looked up on the CPU."""
         mixture = self._state.mixture
         support = mixture.support
-        num_trees, num_edges = draw.noise.shape
-        index = TopologyIndex.empty(num_trees, support.num_taxa)
-        split = np.empty((num_trees, num_edges), np.int32)
-        tripartition = np.empty((num_trees, support.num_taxa - 2), np.int32)
-        work = np.empty((9, 2 * support.num_taxa), np.int32)
         q = np.ascontiguousarray(log_q.detach().exp().cpu().numpy())
-        sample_topologies(
-            support.tables,
-            q,
-            draw.component_of_tree,
-            draw.uniforms,
-            index.children,
-            split,
-            tripartition,
-            work,
-        )
-        index_topologies(support.tables, index.children, split, tripartition, mixture.with_psp, *index[1:])
+        drawn = draw_topologies(support, q, draw.component_of_tree, draw.uniforms)
+        index = TopologyIndex.empty(len(drawn.children), support.num_taxa)
+        index.children[:] = drawn.children
+        index_topologies(support.tables, *drawn, mixture.with_psp, *index[1:])
         return index
 
     def _touched_parents(
