@@ -2,30 +2,12 @@
 
 import numpy as np
 import pytest
-import torch
+from likelihood.agreement import assert_same, by_reference
 
 from vbpi_mix.errors import NonFiniteError
 from vbpi_mix.likelihood.compiled import CompiledJC69Likelihood
 from vbpi_mix.likelihood.models import jc69
-from vbpi_mix.likelihood.reference import log_likelihood
 from vbpi_mix.patterns import SitePatterns
-
-
-def by_reference(children, lengths, patterns, model):
-    values, gradients = [], []
-    for topology, branch_lengths in zip(children, lengths, strict=True):
-        branches = torch.from_numpy(branch_lengths.copy()).requires_grad_()
-        value = log_likelihood(topology, branches, patterns, model)
-        values.append(value.item())
-        gradients.append(torch.autograd.grad(value, branches)[0].numpy())
-    return np.array(values), np.array(gradients)
-
-
-def assert_same(actual, expected, rtol=1e-8):
-    """Values to a relative tolerance; gradients to one relative to the largest derivative of the tree."""
-    np.testing.assert_allclose(actual[0], expected[0], rtol=rtol)
-    scale = np.abs(expected[1]).max(1, keepdims=True)
-    np.testing.assert_allclose(actual[1] / scale, expected[1] / scale, rtol=0, atol=rtol)
 
 
 def evolve(children, lengths, num_sites, rng):

@@ -3,11 +3,12 @@
 import numpy as np
 import pytest
 import torch
+from likelihood.agreement import assert_same, by_reference
 
 from vbpi_mix.likelihood.base import TreeLikelihood, make_likelihood
 from vbpi_mix.likelihood.compiled import CompiledGeneralLikelihood, CompiledJC69Likelihood
 from vbpi_mix.likelihood.models import jc69
-from vbpi_mix.likelihood.reference import log_likelihood, log_likelihood_of_transitions
+from vbpi_mix.likelihood.reference import log_likelihood_of_transitions
 from vbpi_mix.likelihood.torch_kernel import TorchLikelihood
 from vbpi_mix.patterns import SitePatterns
 from vbpi_mix.trees.topology import canonicalise_with_lengths
@@ -18,23 +19,6 @@ ENGINES = {"compiled": CompiledGeneralLikelihood, "torch": TorchLikelihood}
 @pytest.fixture(params=ENGINES)
 def engine(request):
     return ENGINES[request.param]
-
-
-def by_reference(children, lengths, patterns, model):
-    values, gradients = [], []
-    for topology, branch_lengths in zip(children, lengths, strict=True):
-        branches = torch.from_numpy(branch_lengths.copy()).requires_grad_()
-        value = log_likelihood(topology, branches, patterns, model)
-        values.append(value.item())
-        gradients.append(torch.autograd.grad(value, branches)[0].numpy())
-    return np.array(values), np.array(gradients)
-
-
-def assert_same(actual, expected, rtol=1e-10):
-    """Values to a relative tolerance; gradients to one relative to the largest derivative of the tree."""
-    np.testing.assert_allclose(actual[0], expected[0], rtol=rtol)
-    scale = np.abs(expected[1]).max(1, keepdims=True)
-    np.testing.assert_allclose(actual[1] / scale, expected[1] / scale, rtol=0, atol=rtol)
 
 
 @pytest.mark.parametrize(("num_taxa", "num_patterns"), [(3, 1), (4, 64), (5, 65), (13, 150), (40, 100)])
