@@ -304,8 +304,8 @@ def wait_for_progress(process, out):
 def test_a_killed_run_continues_bit_for_bit(inputs, tmp_path, command):
     alignment, trees = inputs
     # Enough iterations that the kill comes in their midst; the evaluation is small.
-    settings = ["--support", trees, "--components", 2, "--estimator", "s2a", "--seed", 3]
-    settings += ["--iterations", 3000, "--repeats", 2, "--posterior-samples", 50, "--log-every", 10, "--quiet"]
+    settings = ["--support", trees, "--components", 2, "--estimator", "s2a", "--seed", 3, "--quiet"]
+    settings += ["--iterations", 3000, "--repeats", 2, "--posterior-samples", 50, "--log-every", 10]
     straight, killed = tmp_path / "straight", tmp_path / "killed"
     assert command("run", alignment, *settings, "--out", straight)[0] == 0
     with start(["run", alignment, *settings, "--out", killed, "--checkpoint-seconds", 0]) as process:
