@@ -14,14 +14,9 @@ Shapes shared by all kernels (float64 but for the indices):
 - ``skewed``: False ignores the skew column (and gives it no gradient), True uses it;
 - ``work [3, padded]``: scratch space from `make_work`.
 
-How the density avoids transcendental functions: with s = sign(z), r = sqrt(1 + z^2), m = |z| + r = exp(|asinh
-z|) and v = m exp(s skew),
-
-    noise = s (v^2 - 1) / (2 v),   cosh(asinh(z) + skew) / cosh(asinh z) = (v^2 + 1) / (2 v r),
-
-which needs one division and one square root and suffers no cancellation. The ratio lies between exp(-|skew|)
-and exp(|skew|), so the ratios of `_BLOCK` branches are multiplied and one logarithm is taken of the product;
-that is exact to rounding while the mean |skew| over a block stays below 20, far beyond any useful density.
+The skewed density needs, for every branch, exp(h), L(exp(h)), exp(x) and L(exp(x)) in the notation of
+`densities`. `_exp`, `_exp_and_complement` and `_minus_log` are polynomials without branches or calls, so that
+the loops over branches vectorise.
 """
 
 import math
@@ -29,13 +24,19 @@ import math
 import numpy as np
 from numba import njit
 
-_BLOCK = 32
+from vbpi_mix.branches import densities
+
 _LANES = 8
+_SLOPE = densities.SLOPE
 _LOG_NORMALISER = -0.5 * math.log(2.0 * math.pi)
 _LOG2_E = 1.0 / math.log(2.0)
 # ln 2 in two parts, the first short enough that its product with an exponent is exact.
 _LN2_HIGH = float.fromhex("0x1.62e42fee00000p-1")
 _LN2_LOW = float.fromhex("0x1.a39ef35793c76p-33")
+_LN2 = math.log(2.0)
+_FAR = 36.0
+_LOG_LOG_2 = math.log(math.log(2.0))
+_SQRT_HALF = math.sqrt(0.5)
 _TAYLOR = tuple(1.0 / math.factorial(k) for k in range(13))
 # Sums may be reordered, which lets loops over branches vectorise; infinities and nans keep their meaning.
 _REORDER = {"reassoc", "contract", "nsz", "arcp"}
@@ -70,6 +71,71 @@ def _exp(x: float) -> float:
     return p * np.int64(bits).view(np.float64)
 
 
+# Not inline="always": that would give these functions the caller's licence to reorder.
+@njit(nogil=True, fastmath={"contract"})
+def _exp_and_complement(x: float) -> tuple[float, float]:
+    """exp(-x) and 1 - exp(-x) for x >= 0, both to about 4e-16 relative; clips x to 700, nan stays nan."""
+    x = 700.0 if x > 700.0 else x
+    power = np.rint(-x * _LOG2_E)
+    f = (-x - power * _LN2_HIGH) - power * _LN2_LOW
+    p = _TAYLOR[12]
+    p = p * f + _TAYLOR[11]
+    p = p * f + _TAYLOR[10]
+    p = p * f + _TAYLOR[9]
+    p = p * f + _TAYLOR[8]
+    p = p * f + _TAYLOR[7]
+    p = p * f + _TAYLOR[6]
+    p = p * f + _TAYLOR[5]
+    p = p * f + _TAYLOR[4]
+    p = p * f + _TAYLOR[3]
+    p = p * f + _TAYLOR[2]
+    p = p * f + 1.0
+    scale = np.int64((np.int64(np.int32(power)) + np.int64(1023)) << np.int64(52)).view(np.float64)
+    return scale + scale * (p * f), (1.0 - scale) - scale * (p * f)
+
+
+@njit(nogil=True, fastmath={"contract"}, error_model="numpy")
+def _minus_log(v: float, u: float) -> float:
+    """-log(v) for normal v in (0, 1] to about 4e-16 relative, given u = 1 - v; nan stays nan."""
+    bits = np.float64(v).view(np.int64)
+    power = (bits >> np.int64(52)) - np.int64(1023)
+    m = np.int64((bits & np.int64(0xFFFFFFFFFFFFF)) | np.int64(0x3FF0000000000000)).view(np.float64)
+    is_large = m > 2.0 * _SQRT_HALF
+    m = 0.5 * m if is_large else m
+    exponent = np.float64(np.int32(power)) + (1.0 if is_large else 0.0)
+    # Near 1 the distance from 1 is given more precisely than v holds it.
+    is_near = v > _SQRT_HALF
+    exponent = 0.0 if is_near else exponent
+    s = (u if is_near else 1.0 - m) / ((v if is_near else m) + 1.0)
+    t = s * s
+    p = 1.0 / 21.0
+    p = p * t + 1.0 / 19.0
+    p = p * t + 1.0 / 17.0
+    p = p * t + 1.0 / 15.0
+    p = p * t + 1.0 / 13.0
+    p = p * t + 1.0 / 11.0
+    p = p * t + 1.0 / 9.0
+    p = p * t + 1.0 / 7.0
+    p = p * t + 1.0 / 5.0
+    p = p * t + 1.0 / 3.0
+    return (2.0 * s + 2.0 * s * t * p) - exponent * _LN2_LOW - exponent * _LN2_HIGH + 0.0 * v
+
+
+@njit(nogil=True, fastmath={"contract"}, error_model="numpy")
+def _hazard(x: float) -> tuple[float, float, float, float]:
+    """G = exp(x), exp(-G), 1 - exp(-G) and -log(1 - exp(-G)), the last also where exp(x) is clipped."""
+    G = _exp(x)
+    u, v = _exp_and_complement(G)
+    return G, u, v, -x if x < -_FAR else _minus_log(v, u)
+
+
+@njit(nogil=True, fastmath={"contract"}, error_model="numpy")
+def _shape(skew: float) -> tuple[float, float, float]:
+    """G0 = exp(-skew), L(G0) and d log alpha / dh = C / c of the skewed density."""
+    G0, u, v, L0 = _hazard(-skew)
+    return G0, L0, G0 * u / (v * L0)
+
+
 @njit(nogil=True, inline="always")
 def _gather(
     table: np.ndarray, rows: np.ndarray, log_lengths: np.ndarray, skewed: bool, work: np.ndarray
@@ -86,12 +152,20 @@ def _gather(
 
 @njit(nogil=True, fastmath={"contract"}, error_model="numpy")
 def _skew(noise: np.ndarray, work: np.ndarray) -> None:
-    """Replace the skews in the work space by sinh(asinh(noise) - skew)."""
+    """Replace the skews in the work space by what, times scale, is y - location at this noise."""
     for e in range(noise.shape[0]):
         z = noise[e]
-        v = (abs(z) + math.sqrt(1.0 + z * z)) * _exp(-work[2, e] if z >= 0.0 else work[2, e])
-        half = 0.5 / v
-        work[2, e] = (v * v - 1.0) * half if z >= 0.0 else (1.0 - v * v) * half
+        tail = 0.5 * math.erfc(abs(z) * _SQRT_HALF)
+        surprise = -math.log1p(-tail) if z > 0.0 else -math.log(tail)
+        _, L0, d_log_alpha = _shape(work[2, e])
+        t = surprise * L0 / _LN2
+        if t > _FAR:
+            x = -t
+        elif t > _LN2:
+            x = math.log(-math.log1p(-math.exp(-t)))
+        else:
+            x = math.log(-math.log(-math.expm1(-t)))
+        work[2, e] = (x + work[2, e]) * d_log_alpha / _SLOPE
 
 
 @njit(nogil=True, fastmath={"contract"})
@@ -133,21 +207,16 @@ def _sum_lognormal(work: np.ndarray) -> float:
 
 
 @njit(nogil=True, fastmath=_REORDER, error_model="numpy")
-def _sum_skewed(work: np.ndarray) -> float:
-    """Sum over the padded branches of -noise^2 / 2 + log cosh(t + skew) - log cosh(t) - log scale."""
+def _sum_skewed(num_edges: int, work: np.ndarray) -> float:
+    """Sum over the branches of log k + log alpha + (alpha - 1) log(1 - exp(-G)) - G + x."""
     total = 0.0
-    for start in range(0, work.shape[1], _BLOCK):
-        ratio = 1.0
-        for e in range(start, min(start + _BLOCK, work.shape[1])):
-            z = work[0, e] * _exp(-work[1, e])
-            r = math.sqrt(1.0 + z * z)
-            v = (abs(z) + r) * _exp(work[2, e] if z >= 0.0 else -work[2, e])
-            h = 0.5 / (v * r)
-            noise = (v * v - 1.0) * h * r
-            ratio *= (v * v + 1.0) * h
-            total -= 0.5 * noise * noise + work[1, e]
-        total += math.log(ratio)
-    return total
+    for e in range(num_edges):
+        G0, L0, d_log_alpha = _shape(work[2, e])
+        step = _SLOPE / d_log_alpha * work[0, e] * _exp(-work[1, e])
+        G, _, _, minus_l = _hazard(step - work[2, e])
+        # log(alpha c) - skew + x with x = step - skew and log(alpha c / (C log 2)) = G0 - L0 + skew
+        total += G0 - L0 + step - work[1, e] - (_LN2 / L0 - 1.0) * minus_l - G
+    return total + num_edges * (math.log(_SLOPE) + _LOG_LOG_2)
 
 
 @njit(cache=True, nogil=True)
@@ -165,15 +234,14 @@ def log_density(
     Components are the outer loop: trees of a batch share most rows, which then stay in cache.
     """
     num_trees, num_edges = log_lengths.shape
-    constant = num_edges * _LOG_NORMALISER
     for d in range(denominators.shape[0]):
         table = params[denominators[d]]
         for t in range(num_trees):
             _gather(table, feature_index[t], log_lengths[t], skewed, work)
             if skewed:
-                out[t, d] = constant + _sum_skewed(work)
+                out[t, d] = _sum_skewed(num_edges, work)
             else:
-                out[t, d] = constant + _sum_lognormal(work)
+                out[t, d] = num_edges * _LOG_NORMALISER + _sum_lognormal(work)
 
 
 @njit(nogil=True, fastmath={"contract"}, error_model="numpy")
@@ -186,17 +254,32 @@ def _differentiate(num_edges: int, skewed: bool, work: np.ndarray) -> None:
         inverse_scale = _exp(-work[1, e])
         z = work[0, e] * inverse_scale
         if skewed:
-            r = math.sqrt(1.0 + z * z)
-            v = (abs(z) + r) * _exp(work[2, e] if z >= 0.0 else -work[2, e])
-            half = 0.5 / v
-            noise = (v * v - 1.0) * half if z >= 0.0 else (1.0 - v * v) * half
-            d_skew = -noise * noise * noise / ((v * v + 1.0) * half)
-            d_z = (d_skew - z / r) / r
-            work[2, e] = d_skew
+            G0, L0, d_log_alpha = _shape(work[2, e])
+            step = _SLOPE / d_log_alpha * z
+            G, u, v, minus_l = _hazard(step - work[2, e])
+            alpha = _LN2 / L0
+            d_x = 1.0 - G + (alpha - 1.0) * G * (u / v)
+            d_log_c = G0 + d_log_alpha * (L0 - 1.0) - 1.0
+            d_h = d_log_c + d_log_alpha * (1.0 - alpha * minus_l) + (1.0 + d_log_c * step) * d_x
+            work[2, e] = -d_h
+            d_z = _SLOPE / d_log_alpha * d_x
         else:
             d_z = -z
         work[0, e] = d_z * inverse_scale
         work[1, e] = -z * d_z - 1.0
+
+
+@njit(nogil=True, fastmath={"contract"}, error_model="numpy")
+def _differentiate_draw(num_edges: int, work: np.ndarray) -> None:
+    """Replace the skews that `_gather` wrote by dy/dskew at fixed noise."""
+    for e in range(num_edges):
+        G0, L0, d_log_alpha = _shape(work[2, e])
+        inverse_k = _exp(work[1, e]) * d_log_alpha / _SLOPE
+        G, u, v, minus_l = _hazard(work[0, e] / inverse_k - work[2, e])
+        d_log_c = G0 + d_log_alpha * (L0 - 1.0) - 1.0
+        # dx/dlog alpha times G is L(G) (exp(G) - 1)
+        d_x = d_log_alpha * minus_l * (v / (u * G))
+        work[2, e] = (1.0 - d_x) * inverse_k + work[0, e] * d_log_c
 
 
 @njit(nogil=True, inline="always")
@@ -280,18 +363,17 @@ def backward(
         component = component_of_tree[t]
         slope, rows = grad[component], feature_index[t]
         _gather(params[component], rows, log_lengths[t], skewed, work)
+        if skewed:
+            _differentiate_draw(num_edges, work)
         for e in range(num_edges):
-            # dy/dloc = 1, dy/dlog_scale = y - loc, dy/dskew = -scale sqrt(1 + z^2) = -sqrt(scale^2 + (y -
-            # loc)^2).
-            g, deviation = d_log_lengths[t, e], work[0, e]
-            d_skew = 0.0
-            if skewed:
-                scale = _exp(work[1, e])
-                d_skew = -g * math.sqrt(scale * scale + deviation * deviation)
+            # dy/dloc = 1, dy/dlog_scale = y - loc
+            g = d_log_lengths[t, e]
+            d_log_scale = g * work[0, e]
+            d_skew = g * work[2, e] if skewed else 0.0
             for j in range(3):
                 row = rows[e, j]
                 slope[row, 0] += g
-                slope[row, 1] += g * deviation
+                slope[row, 1] += d_log_scale
                 slope[row, 2] += d_skew
         slope[dummy] = 0.0
         _touch(component, rows, touched_flag, touched_list, touched_count)

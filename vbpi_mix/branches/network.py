@@ -28,7 +28,7 @@ class BranchFeatures(Enum):
 
 
 class BranchDensity(Enum):
-    """Family of the density of a log branch length; see `vbpi_mix.branches.densities`."""
+    """Lognormal or exponentiated Weibull branch lengths; see `vbpi_mix.branches.densities`."""
 
     LOGNORMAL = "lognormal"
     SKEWED = "skewed"

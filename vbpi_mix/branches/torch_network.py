@@ -61,11 +61,11 @@ class BranchNetwork(Protocol):
 
 @dataclass(frozen=True)
 class BranchValues:
-    """Parameters of every branch's density."""
+    """Parameters of every branch's density; the lognormal has no skew."""
 
     loc: Float[Tensor, "*batch edge"]
     log_scale: Float[Tensor, "*batch edge"]
-    skew: Float[Tensor, "*batch edge"]
+    skew: Float[Tensor, "*batch edge"] | None
 
 
 class TableNetwork(nn.Module):
@@ -100,9 +100,7 @@ class TableNetwork(nn.Module):
         # [*batch, tree, 1, 1] with [tree, edge, 3] picks [*batch, tree, edge, 3 rows, 3 columns].
         sums = padded[components[..., None, None].long(), feature_index.long()].sum(-2)
         loc, log_scale, skew = sums.unbind(-1)
-        if self.density is BranchDensity.LOGNORMAL:
-            skew = torch.zeros_like(skew)
-        return BranchValues(loc, log_scale, skew)
+        return BranchValues(loc, log_scale, None if self.density is BranchDensity.LOGNORMAL else skew)
 
     def draw(
         self,
