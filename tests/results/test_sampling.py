@@ -106,7 +106,7 @@ def test_refitting_brings_q_nearer_the_posterior_and_raises_the_bound(mixture, l
     before = mixture.networks.log_mixture_probability_of(draws.topologies)
     after = better.networks.log_mixture_probability_of(draws.topologies)
     target = correct(draws, CorrectionMethod.SELF_NORMALISED).topology_probabilities
-    # The weights of untrained branch lengths are so uneven that the cautious candidate wins: a part of the way.
+    # The weights of untrained branch lengths are so uneven that the cautious candidate wins: part of the way.
     assert compare_exact(target, after).total_variation < 0.8 * compare_exact(target, before).total_variation
     fresh = redraw(better)
     assert evaluation.lower_bound(fresh.by_component(fresh.log_weights), 10) > evaluation.lower_bound(

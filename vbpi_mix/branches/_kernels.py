@@ -99,9 +99,9 @@ def _minus_log(v: float, u: float) -> float:
     """-log(v) for normal v in (0, 1] to about 4e-16 relative, given u = 1 - v; nan stays nan."""
     bits = np.float64(v).view(np.int64)
     power = (bits >> np.int64(52)) - np.int64(1023)
-    m = np.int64((bits & np.int64(0xFFFFFFFFFFFFF)) | np.int64(0x3FF0000000000000)).view(np.float64)
-    is_large = m > 2.0 * _SQRT_HALF
-    m = 0.5 * m if is_large else m
+    mantissa = np.int64((bits & np.int64(0xFFFFFFFFFFFFF)) | np.int64(0x3FF0000000000000)).view(np.float64)
+    is_large = mantissa > 2.0 * _SQRT_HALF
+    m = 0.5 * mantissa if is_large else mantissa
     exponent = np.float64(np.int32(power)) + (1.0 if is_large else 0.0)
     # Near 1 the distance from 1 is given more precisely than v holds it.
     is_near = v > _SQRT_HALF
