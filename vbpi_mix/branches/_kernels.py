@@ -102,7 +102,7 @@ def _minus_log(v: float, u: float) -> float:
     mantissa = np.int64((bits & np.int64(0xFFFFFFFFFFFFF)) | np.int64(0x3FF0000000000000)).view(np.float64)
     is_large = mantissa > 2.0 * _SQRT_HALF
     m = 0.5 * mantissa if is_large else mantissa
-    exponent = np.float64(np.int32(power)) + (1.0 if is_large else 0.0)
+    exponent = float(np.int32(power)) + (1.0 if is_large else 0.0)
     # Near 1 the distance from 1 is given more precisely than v holds it.
     is_near = v > _SQRT_HALF
     exponent = 0.0 if is_near else exponent
