@@ -1,5 +1,6 @@
 """What every benchmark records: where, when, and with what it was measured."""
 
+import csv
 import json
 import os
 import platform
@@ -59,6 +60,28 @@ def save(name: str, content: dict[str, Any]) -> None:
     )
     temporary.replace(path)
     print(path)
+
+
+def load(results: Path, pattern: str) -> dict[str, dict[str, Any]]:
+    """Contents of the result files that match, by path relative to ``results``, in the order of the paths."""
+    return {
+        path.relative_to(results).as_posix(): json.loads(path.read_text(encoding="utf-8"))
+        for path in sorted(results.glob(pattern))
+    }
+
+
+def published() -> dict[tuple[str, str, str], str]:
+    """Published figures by quantity, method and data set, from ``published.csv``; empty where it is absent."""
+    path = Path(os.environ.get("VBPI_MIX_REFERENCE", "")) / "published.csv"
+    if not path.is_file():
+        return {}
+    with path.open(encoding="utf-8") as file:
+        return {
+            (row["quantity"], row["method"], name): row[name]
+            for row in csv.DictReader(file)
+            for name in row
+            if name.startswith("DS") and row[name]
+        }
 
 
 def _lines(path: str) -> list[str]:
