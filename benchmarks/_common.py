@@ -29,17 +29,22 @@ def machine() -> dict[str, Any]:
     }
 
 
+def commit() -> str:
+    """The commit that is checked out, with ``-dirty`` where code or data differ from it; results may."""
+    root = ["git", "-C", str(RESULTS.parent.parent)]
+    found = subprocess.run([*root, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True)
+    if found.returncode != 0:
+        return "unknown"
+    measured = ["vbpi_mix", "data", "benchmarks", ":(exclude)benchmarks/results"]
+    changed = subprocess.run([*root, "diff", "--quiet", "HEAD", "--", *measured]).returncode != 0
+    return found.stdout.strip() + ("-dirty" if changed else "")
+
+
 def provenance() -> dict[str, Any]:
     """Commit, versions and machine."""
-    here = Path(__file__).resolve().parent
     reference = os.environ.get("VBPI_MIX_REFERENCE") or "$VBPI_MIX_REFERENCE"
-    commit = subprocess.run(
-        ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=12"],
-        capture_output=True,
-        text=True,
-    )
     return {
-        "commit": commit.stdout.strip() or "unknown",
+        "commit": commit(),
         "python": platform.python_version(),
         "versions": {name: version(name) for name in PACKAGES},
         "machine": machine(),
@@ -71,7 +76,7 @@ def load(results: Path, pattern: str) -> dict[str, dict[str, Any]]:
 
 
 def published() -> dict[tuple[str, str, str], str]:
-    """Published figures by quantity, method and data set, from ``published.csv``; empty where it is absent."""
+    """Published figures by quantity, method and data set; empty where ``published.csv`` is absent."""
     path = Path(os.environ.get("VBPI_MIX_REFERENCE", "")) / "published.csv"
     if not path.is_file():
         return {}
