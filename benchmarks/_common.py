@@ -67,6 +67,27 @@ def save(name: str, content: dict[str, Any]) -> None:
     print(path)
 
 
+def without_local_paths(value: Any, out: Path) -> Any:
+    """The same plain value with folders of this machine replaced by names that mean something elsewhere."""
+    match value:
+        case str():
+            folders = [
+                (os.environ.get("VBPI_MIX_REFERENCE"), "$VBPI_MIX_REFERENCE"),
+                (str(RESULTS.parent.parent), "."),
+                (str(Path(sys.executable).parent), "$VENV/bin"),
+                (str(out), "$OUT"),
+            ]
+            for folder, name in folders:
+                value = value.replace(folder, name) if folder else value
+            return value
+        case dict():
+            return {key: without_local_paths(item, out) for key, item in value.items()}
+        case list():
+            return [without_local_paths(item, out) for item in value]
+        case _:
+            return value
+
+
 def load(results: Path, pattern: str) -> dict[str, dict[str, Any]]:
     """Contents of the result files that match, by path relative to ``results``, in the order of the paths."""
     return {

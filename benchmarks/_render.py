@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from _sections import Figure, Section, Table
 
@@ -18,7 +19,7 @@ DARK_INK = "#d5d9e0"
 COLOURS = ("#3b82d6", "#e0762f", "#1f9e77", "#c2539b", "#8b70d8", "#b08a1e", "#d24b4b", "#5b9fae")
 """Colours of lines, of middling lightness: they stand out from a white page and from a black one."""
 
-STYLE = {
+STYLE: dict[Any, Any] = {
     "axes.edgecolor": INK,
     "axes.facecolor": "none",
     "axes.grid": True,
