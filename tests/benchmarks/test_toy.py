@@ -19,7 +19,10 @@ def problem():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(toy, "NUM_DATA", 40)
         patch.setattr(toy, "EVALUATION_DRAWS", 600)
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
         yield toy.Problem.simulated(3)
+        torch.set_num_threads(threads)
 
 
 def test_the_joint_density_is_that_of_the_model(problem):
