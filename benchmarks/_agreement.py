@@ -1,11 +1,11 @@
 """Agreement of a finished run with the reference posterior of its data set, where there is one."""
 
-import gzip
 import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from _splits import differences, read_split_table, split_frequencies
 
 
 def agreement_with_reference(run: Path, dataset: str) -> dict[str, Any] | None:
@@ -29,39 +29,14 @@ def agreement_with_reference(run: Path, dataset: str) -> dict[str, Any] | None:
     return None
 
 
-def compare_with_split_table(out: Path, table: Path) -> dict[str, float]:
-    """Differences between corrected split probabilities of a run and a table of split frequencies.
-
-    The table lists splits of frequency 0.1 and above; of others, only what exceeds 0.1 counts.
-    """
+def compare_with_split_table(run: Path, table: Path) -> dict[str, float]:
+    """Differences between corrected split probabilities of a run and a table; see `_splits.differences`."""
     from vbpi_mix.results.posterior_files import load_final
     from vbpi_mix.results.run_directory import RunDirectory
     from vbpi_mix.training.checkpoint import Checkpoint
-    from vbpi_mix.trees.summaries import split_table
 
-    directory = RunDirectory(out)
+    directory = RunDirectory(run)
     taxa = Checkpoint.load(directory.checkpoint).patterns.taxa
     final = load_final(directory.final_posterior)
-    ours = split_table(final.topologies, np.exp(final.log_topology_probabilities))
-    mine = {
-        frozenset(t for t in range(len(taxa)) if int(mask[t // 64]) >> (t % 64) & 1): float(frequency)
-        for mask, frequency in zip(ours.masks, ours.frequencies, strict=True)
-    }
-    theirs = {}
-    with gzip.open(table, "rt", encoding="utf-8") as file:
-        for line in list(file)[1:]:
-            frequency, _, names = line.rstrip("\n").split("\t")
-            side = frozenset(taxa.index(name) for name in names.split(","))
-            if len(taxa) - 1 in side:  # splits are named by the side without the last taxon
-                side = frozenset(range(len(taxa))) - side
-            theirs[side] = float(frequency)
-    differences = [
-        abs(mine.get(side, 0.0) - theirs.get(side, 0.1))
-        for side in mine.keys() | theirs.keys()
-        if 1 < len(side) < len(taxa) - 1 and (side in theirs or mine[side] > 0.1)
-    ]
-    return {
-        "maximum": max(differences),
-        "mean": sum(differences) / len(differences),
-        "num_splits": len(differences),
-    }
+    ours = split_frequencies(final.topologies, np.exp(final.log_topology_probabilities))
+    return differences(ours, read_split_table(table, taxa))

@@ -4,7 +4,7 @@ Runs the program once for each data set and records wall-clock seconds, peak mem
 where a reference posterior exists (``VBPI_MIX_REFERENCE``), the agreement with it. One JSON file a data
 set; those that exist are skipped unless ``--again``.
 
-    python benchmarks/datasets.py DS1 DS2 ... [--seed 0] [--again] [-- further options of vbpi-mix run]
+    python benchmarks/datasets.py DS1 DS2 ... [--seeds 0 1 2] [--again] [-- further options of vbpi-mix run]
 """
 
 import argparse
@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -55,18 +56,18 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("datasets", nargs="+")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--name", default="datasets", help="folder of the results")
     parser.add_argument("--again", action="store_true", help="measure what has been measured already, too")
     chosen = parser.parse_args(arguments)
-    for dataset in chosen.datasets:
-        name = f"{chosen.name}/{dataset}.seed{chosen.seed}"
+    for dataset, seed in product(chosen.datasets, chosen.seeds):
+        name = f"{chosen.name}/{dataset}.seed{seed}"
         if chosen.again or not (RESULTS / f"{name}.json").exists():
             with tempfile.TemporaryDirectory() as folder:
                 # A process of its own for each, so that its peak memory is its own.
                 child = os.fork()
                 if child == 0:
-                    save(name, measure(dataset, chosen.seed, options, Path(folder) / "run"))
+                    save(name, measure(dataset, seed, options, Path(folder) / "run"))
                     os._exit(0)
                 if os.waitpid(child, 0)[1] != 0:
                     raise SystemExit(f"{dataset}: failed")
