@@ -3,7 +3,7 @@
 import numpy as np
 
 from vbpi_mix.alignment import Alignment
-from vbpi_mix.trees.topology import nni_neighbours, random_topologies
+from vbpi_mix.trees.topology import canonicalise, random_topologies
 
 MEAN_LENGTH = 0.05
 """Mean branch length, in expected substitutions per site."""
@@ -37,11 +37,33 @@ def simulate(num_taxa: int, num_sites: int, seed: int) -> tuple[Alignment, np.nd
 def neighbourhood(children: np.ndarray, num_trees: int, steps: int, seed: int) -> np.ndarray:
     """The topology itself and ends of random walks of one to `steps` nearest-neighbour interchanges."""
     rng = np.random.default_rng(seed)
+    num_taxa = len(children) + 2
     trees = [children]
     while len(trees) < num_trees:
-        tree = children
+        pairs = children.tolist()
         for _ in range(rng.integers(1, steps + 1)):
-            neighbours = nni_neighbours(tree)
-            tree = neighbours[rng.integers(len(neighbours))]
-        trees.append(tree)
-    return np.stack(trees)
+            _interchange(pairs, num_taxa, rng)
+        trees.append(_children_first(pairs, num_taxa))
+    return canonicalise(np.stack(trees))
+
+
+def _interchange(pairs: list[list[int]], num_taxa: int, rng: np.random.Generator) -> None:
+    """Exchange a child of a random inner branch's lower node with that node's sibling."""
+    while True:
+        upper, side, child = rng.integers(len(pairs)), rng.integers(2), rng.integers(2)
+        lower = pairs[upper][side] - num_taxa
+        if lower >= 0:
+            break
+    pairs[upper][1 - side], pairs[lower][child] = pairs[lower][child], pairs[upper][1 - side]
+
+
+def _children_first(pairs: list[list[int]], num_taxa: int) -> np.ndarray:
+    """Children [internal, 2] with the nodes renumbered so that children come before parents."""
+    order, stack = [], [len(pairs) - 1]
+    while stack:
+        node = stack.pop()
+        order.append(node)
+        stack += [child - num_taxa for child in pairs[node] if child >= num_taxa]
+    new = {node + num_taxa: num_taxa + i for i, node in enumerate(reversed(order))}
+    rows = [[new.get(child, child) for child in pairs[node]] for node in reversed(order)]
+    return np.array(rows, np.int32)
