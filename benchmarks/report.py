@@ -44,8 +44,8 @@ INTRODUCTION = (
 WIDTHS = (1280, 390)
 """Widths of a desktop's and a phone's window, in pixels."""
 
-MAX_HEIGHT = 16_000
-"""Pixels of a picture that Chromium can take; of a longer page it shows the beginning."""
+MAX_HEIGHT = 8_000
+"""Pixels of a picture; a longer page takes several."""
 
 PROBE = """<script>
 const root = document.documentElement;
@@ -142,11 +142,13 @@ def screenshot(page: Path, folder: Path) -> list[Path]:
             found = re.search(r'data-height="(\d+)" data-wide="([^"]*)"', show(probed, 1000, "--dump-dom"))
             if found is None or found[2]:
                 raise RuntimeError(f"{page} at {width} pixels is cut off: {found and found[2]}")
-            picture = folder.resolve() / f"report.{width}.png"
-            show(
-                page.resolve(), min(int(found[1]), MAX_HEIGHT), "--hide-scrollbars", f"--screenshot={picture}"
-            )
-        pictures.append(picture)
+            for offset in range(0, int(found[1]), MAX_HEIGHT):
+                part, height = Path(profile) / "part.html", min(int(found[1]) - offset, MAX_HEIGHT)
+                moved = f"<style>body {{ margin-top: -{offset}px; }}</style></head>"
+                part.write_text(page.read_text(encoding="utf-8").replace("</head>", moved), encoding="utf-8")
+                picture = folder.resolve() / f"report.{width}.{offset // MAX_HEIGHT + 1}.png"
+                show(part, height, "--hide-scrollbars", f"--screenshot={picture}")
+                pictures.append(picture)
     return pictures
 
 

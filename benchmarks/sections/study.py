@@ -180,7 +180,8 @@ def _findings(datasets: dict[str, dict[Configuration, Runs]]) -> list[str]:
             texts.append(
                 f"**{quantity.name}**, mixtures against one component at equal time: better in "
                 f"{len(outcomes['better'])} of {total}, worse in {len(outcomes['worse'])}, mixed in "
-                f"{len(outcomes['mixed'])}. Better: {'; '.join(outcomes['better']) or 'none'}."
+                f"{len(outcomes['mixed'])}. Better: {'; '.join(outcomes['better']) or 'none'}. "
+                f"Worse: {'; '.join(outcomes['worse']) or 'none'}."
             )
     return texts + _cheap_estimators(datasets) + _longer(datasets)
 
@@ -335,6 +336,8 @@ def _shortest(groups: dict[Configuration, Runs]) -> dict[Configuration, Runs]:
 
 
 def _plot_std(canvas: Any, datasets: dict[str, dict[Configuration, Runs]]) -> None:
+    from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter
+
     colours = _colours(datasets)
     for axes, (dataset, groups) in zip(_grid(canvas, len(datasets)), datasets.items(), strict=True):
         equal = _shortest(groups)
@@ -353,6 +356,9 @@ def _plot_std(canvas: Any, datasets: dict[str, dict[Configuration, Runs]]) -> No
         axes.set_yticks(range(len(equal)), [configuration.name for configuration in equal])
         axes.invert_yaxis()
         axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_formatter(FormatStrFormatter("%g"))
+        axes.xaxis.set_minor_formatter(NullFormatter())
         axes.set_title(f"{dataset}, {min(c.seconds for c in groups):g} s")
         axes.set_xlabel("std of the ML bound, nats")
 

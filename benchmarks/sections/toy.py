@@ -92,7 +92,7 @@ def _table(groups: dict[Configuration, list[dict[str, Any]]]) -> Table:
 
 def _plot(canvas: Any, groups: dict[Configuration, list[dict[str, Any]]]) -> None:
     sizes = sorted({configuration[0] for configuration in groups} - {1}) or [1]
-    canvas.set_size_inches(9.0, 3.8)
+    canvas.set_size_inches(9.0, 4.6)
     panels = canvas.subplots(1, len(sizes), squeeze=False, sharey=True)[0]
     ends = [_bound(runs, -1) for runs in groups.values()]
     for axes, num_components in zip(panels, sizes, strict=True):
@@ -110,5 +110,5 @@ def _plot(canvas: Any, groups: dict[Configuration, list[dict[str, Any]]]) -> Non
         axes.set_ylim(min(ends) - 40, max(ends) + 3)
         axes.set_title(f"A={num_components}")
         axes.set_xlabel("training time, s")
-        axes.legend(loc="lower right", fontsize=8)
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.18), fontsize=8)
     panels[0].set_ylabel("MISELBO, nats")

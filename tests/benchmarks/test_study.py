@@ -264,7 +264,8 @@ def section(tmp_path):
 def test_the_text_says_where_mixtures_help_and_where_not(section):
     (std,) = (text for text in section.text if text.startswith("**std of ML**"))
     assert "better in 1 of 4, worse in 1, mixed in 2" in std
-    assert std.endswith("Better: DS4 A2A, A=3, S=3 (0.150 against 0.200).")
+    assert "Better: DS4 A2A, A=3, S=3 (0.150 against 0.200). " in std
+    assert std.endswith("Worse: DS5 A2A, A=3, S=3 (0.250 against 0.200).")
 
 
 def test_the_text_compares_sampled_components_with_all(section):

@@ -48,8 +48,8 @@ def test_nothing_measured_gives_no_section(tmp_path):
 def test_every_target_is_listed_whatever_was_measured(tmp_path, put):
     put("datasets/DS1.seed0", run())
     rows = states(tmp_path)
-    assert len(rows) == 28
-    assert sum(state == "not measured" for _, state in rows.values()) == 26
+    assert len(rows) == 30
+    assert sum(state == "not measured" for _, state in rows.values()) == 28
     assert len(targets.headline(tmp_path).rows) == 2
 
 
@@ -149,10 +149,19 @@ def test_growth_is_linear_up_to_a_tenth(tmp_path, put):
     assert rows[name.format("patterns")] == ("1.20", "missed")
 
 
+def test_many_taxa_need_little_memory_and_a_settled_bound(tmp_path, put):
+    put("large/taxa0250", {"peak_memory_gib": 1.5, "rise_at_the_end": 0.2})
+    put("large/taxa1000", {"peak_memory_gib": 3.0, "rise_at_the_end": 2.5})
+    rows = states(tmp_path)
+    name = "{} taxa, 2,000 sites, simulated: memory, and rise of the bound at the end"
+    assert rows[name.format(250)] == ("1.50 GiB and 0.20 nat", "met")
+    assert rows[name.format(1000)] == ("3.00 GiB and 2.50 nat", "missed")
+
+
 def test_the_text_counts_what_the_table_says(tmp_path, put):
     put("fast/DS1.seed0", run(training=50.0))
     section = targets.section(tmp_path)
-    assert section.text[0] == "0 of 28 targets are met."
+    assert section.text[0] == "0 of 30 targets are met, 2 are missed and 28 are not measured."
     assert section.text[1].startswith(
         "Missed: DS1, support given: ML within 0.05 nat (51.5 s; asked <= 3.0 s);"
     )
