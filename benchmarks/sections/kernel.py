@@ -36,9 +36,9 @@ def section(results: Path) -> Section | None:
         parts.append(
             Figure(
                 "kernel-growth",
-                f"Milliseconds for {growth['num_trees']} trees, value and gradient, one thread, medians, with "
-                "least-squares lines. Left: simulated alignments, per thousand distinct patterns. Right: "
-                "random columns of DS7.",
+                f"Milliseconds for {growth['num_trees']} trees, value and gradient, one thread, medians, "
+                "with least-squares lines. Left: simulated alignments, per thousand distinct patterns. "
+                "Right: random columns of DS7.",
                 lambda figure: _draw_growth(figure, growth["growth"]),
             )
         )
@@ -117,9 +117,9 @@ def _harm(errors: dict[str, Any]) -> str:
     nats = {kind: max(e[kind]["max_error_nats"] for e in errors.values()) for kind in ("random", "good")}
     slope = max(e["good"]["max_error_derivative"] for e in errors.values())
     return (
-        f"Float32 partials change the log-likelihood of a good tree by at most {nats['good']:.4f} nats and of "
-        f"a random tree by at most {nats['random']:.4f}, and a derivative by the logarithm of a branch length "
-        f"of a good tree by at most {slope:.1e}, over all data sets."
+        f"Float32 partials change the log-likelihood of a good tree by at most {nats['good']:.4f} nats and "
+        f"of a random tree by at most {nats['random']:.4f}, and a derivative by the logarithm of a branch "
+        f"length of a good tree by at most {slope:.1e}, over all data sets."
     )
 
 

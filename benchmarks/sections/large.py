@@ -36,8 +36,8 @@ def _finding(run: dict[str, Any]) -> str:
         f"{run['num_taxa']:,} taxa, {run['num_sites']:,} sites: {run['iterations']:,} steps in "
         f"{run['training_seconds']:.0f} s after {run['set_up_seconds']:.0f} s of setting up, with at most "
         f"{memory:.2f} GiB (target below {TARGET_GIB:.0f}: "
-        f"{'met' if memory < TARGET_GIB else '**missed**'}). The bound ends at {run['final_bound']:,.1f} nats, "
-        f"with a standard deviation of {run['std_at_the_end']:.2f} between reports and a rise of "
+        f"{'met' if memory < TARGET_GIB else '**missed**'}). The bound ends at {run['final_bound']:,.1f} "
+        f"nats, with a standard deviation of {run['std_at_the_end']:.2f} between reports and a rise of "
         f"{run['rise_at_the_end']:.2f} between the halves of the last tenth of the run."
     )
 
@@ -47,8 +47,8 @@ def _linearity(runs: list[dict[str, Any]]) -> str:
     each = ", ".join(f"{run['num_taxa']:,}: {us:.0f}" for run, us in zip(runs, per_taxon, strict=True))
     return (
         f"Microseconds of a step per taxon, by number of taxa: {each}; equal figures mean linear cost. The "
-        "support comes from the simulated tree and the ends of random walks of nearest-neighbour interchanges "
-        "from it, so this says nothing about finding an unknown tree."
+        "support comes from the simulated tree and the ends of random walks of nearest-neighbour "
+        "interchanges from it, so this says nothing about finding an unknown tree."
     )
 
 
