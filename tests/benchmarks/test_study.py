@@ -39,7 +39,7 @@ with claim(folder.with_suffix(".lock")) as descriptor:
 def test_a_stopped_job_continues_where_its_checkpoints_end(tmp_path, monkeypatch):
     monkeypatch.delenv("VBPI_MIX_REFERENCE", raising=False)
     monkeypatch.setattr("_study.TRAJECTORY_DRAWS", 300)
-    job, folder = small_job(1000), tmp_path / "job"
+    job, folder = small_job(600), tmp_path / "job"
     settings = json.dumps({**job.__dict__, "options": list(job.options)})
     environment = {**os.environ, "PYTHONPATH": str(BENCHMARKS)}
     worker = subprocess.Popen(
