@@ -6,7 +6,8 @@ e of tree t, component c's (location, log scale, skew) is the sum of the rows ``
 
 Shapes shared by all kernels (float64 but for the indices):
 
-- ``params [component, num_features + 1, 3]``: the columns are location, log scale, skew;
+- ``params [component, num_features + 1, 3]``, in any order in memory: the columns are location, log scale,
+  skew;
 - ``feature_index [tree, edge, 3]`` int32: rows of a branch's split and of its two primary subsplit pairs;
 - ``log_lengths [tree, edge]``: logarithms of branch lengths in expected substitutions per site;
 - ``denominators [denominator]``: components whose densities are wanted; ``component_of_tree [tree]``: the
@@ -29,14 +30,11 @@ import math
 import numpy as np
 from numba import njit
 
+from vbpi_mix._elementary import exp
+
 _BLOCK = 32
 _LANES = 8
 _LOG_NORMALISER = -0.5 * math.log(2.0 * math.pi)
-_LOG2_E = 1.0 / math.log(2.0)
-# ln 2 in two parts, the first short enough that its product with an exponent is exact.
-_LN2_HIGH = float.fromhex("0x1.62e42fee00000p-1")
-_LN2_LOW = float.fromhex("0x1.a39ef35793c76p-33")
-_TAYLOR = tuple(1.0 / math.factorial(k) for k in range(13))
 # Sums may be reordered, which lets loops over branches vectorise; infinities and nans keep their meaning.
 _REORDER = {"reassoc", "contract", "nsz", "arcp"}
 
@@ -44,30 +42,6 @@ _REORDER = {"reassoc", "contract", "nsz", "arcp"}
 def make_work(num_edges: int) -> np.ndarray:
     """Zeroed scratch space [3, padded] for trees of this many branches, padded to whole vectors of eight."""
     return np.zeros((3, -(-num_edges // _LANES) * _LANES))
-
-
-@njit(nogil=True, fastmath={"contract"})
-def _exp(x: float) -> float:
-    """exp(x) to about 3e-16 relative, in a form that vectorises; clips x to [-700, 700], nan stays nan."""
-    x = -700.0 if x < -700.0 else x
-    x = 700.0 if x > 700.0 else x
-    power = np.rint(x * _LOG2_E)
-    f = (x - power * _LN2_HIGH) - power * _LN2_LOW
-    p = _TAYLOR[12]
-    p = p * f + _TAYLOR[11]
-    p = p * f + _TAYLOR[10]
-    p = p * f + _TAYLOR[9]
-    p = p * f + _TAYLOR[8]
-    p = p * f + _TAYLOR[7]
-    p = p * f + _TAYLOR[6]
-    p = p * f + _TAYLOR[5]
-    p = p * f + _TAYLOR[4]
-    p = p * f + _TAYLOR[3]
-    p = p * f + _TAYLOR[2]
-    p = p * f + 1.0
-    p = p * f + 1.0
-    bits = (np.int64(np.int32(power)) + np.int64(1023)) << np.int64(52)
-    return p * np.int64(bits).view(np.float64)
 
 
 @njit(nogil=True, inline="always")
@@ -89,7 +63,7 @@ def _skew(noise: np.ndarray, work: np.ndarray) -> None:
     """Replace the skews in the work space by sinh(asinh(noise) - skew)."""
     for e in range(noise.shape[0]):
         z = noise[e]
-        v = (abs(z) + math.sqrt(1.0 + z * z)) * _exp(-work[2, e] if z >= 0.0 else work[2, e])
+        v = (abs(z) + math.sqrt(1.0 + z * z)) * exp(-work[2, e] if z >= 0.0 else work[2, e])
         half = 0.5 / v
         work[2, e] = (v * v - 1.0) * half if z >= 0.0 else (1.0 - v * v) * half
 
@@ -98,7 +72,7 @@ def _skew(noise: np.ndarray, work: np.ndarray) -> None:
 def _scale_and_shift(z: np.ndarray, work: np.ndarray, out: np.ndarray) -> None:
     """Write location + scale * z of one tree to out; `_gather` has negated the locations."""
     for e in range(out.shape[0]):
-        out[e] = _exp(work[1, e]) * z[e] - work[0, e]
+        out[e] = exp(work[1, e]) * z[e] - work[0, e]
 
 
 @njit(cache=True, nogil=True)
@@ -127,7 +101,7 @@ def _sum_lognormal(work: np.ndarray) -> float:
     """Sum over the padded branches of -noise^2 / 2 - log scale."""
     total = 0.0
     for e in range(work.shape[1]):
-        noise = work[0, e] * _exp(-work[1, e])
+        noise = work[0, e] * exp(-work[1, e])
         total -= 0.5 * noise * noise + work[1, e]
     return total
 
@@ -139,9 +113,9 @@ def _sum_skewed(work: np.ndarray) -> float:
     for start in range(0, work.shape[1], _BLOCK):
         ratio = 1.0
         for e in range(start, min(start + _BLOCK, work.shape[1])):
-            z = work[0, e] * _exp(-work[1, e])
+            z = work[0, e] * exp(-work[1, e])
             r = math.sqrt(1.0 + z * z)
-            v = (abs(z) + r) * _exp(work[2, e] if z >= 0.0 else -work[2, e])
+            v = (abs(z) + r) * exp(work[2, e] if z >= 0.0 else -work[2, e])
             h = 0.5 / (v * r)
             noise = (v * v - 1.0) * h * r
             ratio *= (v * v + 1.0) * h
@@ -167,9 +141,8 @@ def log_density(
     num_trees, num_edges = log_lengths.shape
     constant = num_edges * _LOG_NORMALISER
     for d in range(denominators.shape[0]):
-        table = params[denominators[d]]
         for t in range(num_trees):
-            _gather(table, feature_index[t], log_lengths[t], skewed, work)
+            _gather(params[denominators[d]], feature_index[t], log_lengths[t], skewed, work)
             if skewed:
                 out[t, d] = constant + _sum_skewed(work)
             else:
@@ -183,11 +156,11 @@ def _differentiate(num_edges: int, skewed: bool, work: np.ndarray) -> None:
     d log q / d location is the negative of the first.
     """
     for e in range(num_edges):
-        inverse_scale = _exp(-work[1, e])
+        inverse_scale = exp(-work[1, e])
         z = work[0, e] * inverse_scale
         if skewed:
             r = math.sqrt(1.0 + z * z)
-            v = (abs(z) + r) * _exp(work[2, e] if z >= 0.0 else -work[2, e])
+            v = (abs(z) + r) * exp(work[2, e] if z >= 0.0 else -work[2, e])
             half = 0.5 / v
             noise = (v * v - 1.0) * half if z >= 0.0 else (1.0 - v * v) * half
             d_skew = -noise * noise * noise / ((v * v + 1.0) * half)
@@ -201,20 +174,20 @@ def _differentiate(num_edges: int, skewed: bool, work: np.ndarray) -> None:
 
 @njit(nogil=True, inline="always")
 def _touch(
-    component: int,
+    position: int,
     rows: np.ndarray,
     touched_flag: np.ndarray,
     touched_list: np.ndarray,
     touched_count: np.ndarray,
 ) -> None:
-    """Note the rows of one tree's branches, the dummy excepted, as touched in this component."""
+    """Note the rows of one tree's branches, the dummy excepted, as touched in this denominator."""
     num_rows = touched_flag.shape[1]
     for e in range(rows.shape[0]):
         for j in range(3):
             row = rows[e, j]
-            if touched_flag[component, row] == 0 and row != num_rows - 1:
-                touched_flag[component, row] = 1
-                touched_list[touched_count[0]] = component * num_rows + row
+            if touched_flag[position, row] == 0 and row != num_rows - 1:
+                touched_flag[position, row] = 1
+                touched_list[touched_count[0]] = position * num_rows + row
                 touched_count[0] += 1
 
 
@@ -223,7 +196,7 @@ def backward(
     params: np.ndarray,
     feature_index: np.ndarray,
     log_lengths: np.ndarray,
-    component_of_tree: np.ndarray,
+    generator_of_tree: np.ndarray,
     denominators: np.ndarray,
     skewed: bool,
     d_path: np.ndarray,
@@ -242,26 +215,26 @@ def backward(
     q_d in the parameters of component d. Zero cotangents cost nothing.
 
     Args (beside those of the module's docstring):
+        generator_of_tree: [tree], position in ``denominators`` of the component that generated the tree.
         d_path: [tree, denominator], cotangents of log q_d as a function of y.
         d_score: [tree, denominator], cotangents of log q_d as a function of its parameters.
         d_log_lengths: [tree, edge], cotangents of y from elsewhere (likelihood, prior). On return g_y.
-        grad: [component, num_features + 1, 3], added to; the dummy row stays zero.
-        touched_flag: [component, num_features + 1] uint8, 1 where a row's gradient has been written.
-        touched_list: int64, at least component * num_features long; the rows with a flag, each once, in order
-            of first touch, as component * (num_features + 1) + row.
+        grad: [denominator, num_features + 1, 3], added to; the dummy row stays zero.
+        touched_flag: [denominator, num_features + 1] uint8, 1 where a row's gradient has been written.
+        touched_list: int64, at least denominator * num_features long; the rows with a flag, each once, in
+            order of first touch, as denominator * (num_features + 1) + row.
         touched_count: [1] int64, how many entries of touched_list hold.
     """
     num_trees, num_edges = log_lengths.shape
     dummy = params.shape[1] - 1
     for d in range(denominators.shape[0]):
-        component = denominators[d]
-        table, slope = params[component], grad[component]
+        slope = grad[d]
         for t in range(num_trees):
             path, score = d_path[t, d], d_score[t, d]
             if path == 0.0 and score == 0.0:
                 continue
             rows = feature_index[t]
-            _gather(table, rows, log_lengths[t], skewed, work)
+            _gather(params[denominators[d]], rows, log_lengths[t], skewed, work)
             _differentiate(num_edges, skewed, work)
             if path != 0.0:
                 for e in range(num_edges):
@@ -274,19 +247,19 @@ def backward(
                         slope[row, 1] += score * work[1, e]
                         if skewed:
                             slope[row, 2] += score * work[2, e]
-                _touch(component, rows, touched_flag, touched_list, touched_count)
+                _touch(d, rows, touched_flag, touched_list, touched_count)
         slope[dummy] = 0.0
     for t in range(num_trees):
-        component = component_of_tree[t]
-        slope, rows = grad[component], feature_index[t]
-        _gather(params[component], rows, log_lengths[t], skewed, work)
+        d = generator_of_tree[t]
+        slope, rows = grad[d], feature_index[t]
+        _gather(params[denominators[d]], rows, log_lengths[t], skewed, work)
         for e in range(num_edges):
             # dy/dloc = 1, dy/dlog_scale = y - loc, dy/dskew = -scale sqrt(1 + z^2) = -sqrt(scale^2 + (y -
             # loc)^2).
             g, deviation = d_log_lengths[t, e], work[0, e]
             d_skew = 0.0
             if skewed:
-                scale = _exp(work[1, e])
+                scale = exp(work[1, e])
                 d_skew = -g * math.sqrt(scale * scale + deviation * deviation)
             for j in range(3):
                 row = rows[e, j]
@@ -294,4 +267,4 @@ def backward(
                 slope[row, 1] += g * deviation
                 slope[row, 2] += d_skew
         slope[dummy] = 0.0
-        _touch(component, rows, touched_flag, touched_list, touched_count)
+        _touch(d, rows, touched_flag, touched_list, touched_count)
