@@ -42,7 +42,6 @@ def commit() -> str:
 
 def provenance() -> dict[str, Any]:
     """Commit, versions and machine."""
-    reference = os.environ.get("VBPI_MIX_REFERENCE") or "$VBPI_MIX_REFERENCE"
     return {
         "commit": commit(),
         "python": platform.python_version(),
@@ -50,7 +49,7 @@ def provenance() -> dict[str, Any]:
         "machine": machine(),
         "command": [
             Path(sys.argv[0]).name,
-            *(a.replace(reference, "$VBPI_MIX_REFERENCE") for a in sys.argv[1:]),
+            *without_local_paths(sys.argv[1:]),
         ],
     }
 
@@ -67,7 +66,7 @@ def save(name: str, content: dict[str, Any]) -> None:
     print(path)
 
 
-def without_local_paths(value: Any, out: Path) -> Any:
+def without_local_paths(value: Any, out: Path | None = None) -> Any:
     """The same plain value with folders of this machine replaced by names that mean something elsewhere."""
     match value:
         case str():
@@ -75,7 +74,7 @@ def without_local_paths(value: Any, out: Path) -> Any:
                 (os.environ.get("VBPI_MIX_REFERENCE"), "$VBPI_MIX_REFERENCE"),
                 (str(RESULTS.parent.parent), "."),
                 (str(Path(sys.executable).parent), "$VENV/bin"),
-                (str(out), "$OUT"),
+                (out and str(out), "$OUT"),
             ]
             for folder, name in folders:
                 value = value.replace(folder, name) if folder else value

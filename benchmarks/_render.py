@@ -3,6 +3,7 @@
 import base64
 import io
 import re
+import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -93,7 +94,10 @@ def draw(figure: Figure) -> str:
     with matplotlib.rc_context({**STYLE, "axes.prop_cycle": cycler(color=COLOURS)}):
         canvas = Canvas(figsize=(7.5, 4.2), layout="constrained")
         FigureCanvasSVG(canvas)
-        figure.draw(canvas)
+        with warnings.catch_warnings():
+            # A plot may choose another layout than the usual one.
+            warnings.filterwarnings("ignore", "The figure layout has changed")
+            figure.draw(canvas)
         file = io.StringIO()
         canvas.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
     text = file.getvalue()
