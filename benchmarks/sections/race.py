@@ -139,8 +139,8 @@ def _findings(curves: dict[str, list[Curve]], runs: dict[str, list[dict[str, Any
     text.append(
         "MrBayes' samples by generation do not depend on how busy the machine is: chains and speed were "
         "measured apart, and its seconds are start-up plus generations over the generations per second of "
-        "its best settings on both cores. Ours are measured seconds of `vbpi-mix run FILE`, with compiled code "
-        "cached."
+        "its best settings on both cores. Ours are measured seconds of `vbpi-mix run FILE`, with "
+        "compiled code cached."
     )
     return text
 
