@@ -29,7 +29,7 @@ from vbpi_mix.training.state import Engine, TrainingState, initial_mixture
 from vbpi_mix.training.support_trees import MAX_ENUMERATED_TAXA, bootstrap_trees, every_topology
 from vbpi_mix.trees.samples import TreeSample, read_tree_sample
 
-REFIT_DRAWS = 30_000
+REFIT_DRAWS = 50_000
 """Draws that the refit learns from, over all components; no more than the evaluation uses."""
 
 MIN_DRAWS = 10
@@ -116,7 +116,7 @@ def start_run(config: RunConfig, alignment: Alignment, sample: TreeSample | None
 def make_engine(checkpoint: Checkpoint) -> Engine:
     """The engine that the configuration asks for; it updates the checkpoint's state in place."""
     config, state = checkpoint.config, checkpoint.state
-    likelihood, prior = likelihood_of(checkpoint), branch_prior_of(config)
+    likelihood, prior = likelihood_of(checkpoint, config.machine.dtype), branch_prior_of(config)
     match config.machine.engine:
         case "compiled":
             return CompiledEngine(state, likelihood, prior, config.mixture, config.optimisation)
@@ -128,8 +128,12 @@ def make_engine(checkpoint: Checkpoint) -> Engine:
             return TorchEngine(state, likelihood, prior, config.optimisation, config.machine.device)
 
 
-def likelihood_of(checkpoint: Checkpoint) -> TreeLikelihood:
+def likelihood_of(checkpoint: Checkpoint, dtype: str = "float64") -> TreeLikelihood:
     """Likelihood of a run's data, by the engine that its configuration asks for.
+
+    Args:
+        checkpoint: The run.
+        dtype: Precision; training may do with less than evaluation.
 
     Raises:
         ConfigurationError: The device cannot be used.
@@ -140,7 +144,7 @@ def likelihood_of(checkpoint: Checkpoint) -> TreeLikelihood:
         checkpoint.patterns,
         jc69(),
         threads=machine.threads if machine.engine == "compiled" else 1,  # torch's own are the process's
-        dtype=machine.dtype,
+        dtype=dtype,
         engine=machine.engine,
         device=machine.device,
     )
