@@ -270,6 +270,7 @@ def _clades(results: Path) -> Iterable[Outcome]:
         runs = {
             source: run
             for pattern in (
+                f"topologies/{dataset}.*.json",
                 f"race/ours/{dataset}.*.json",
                 f"minute/{dataset}.*.json",
                 f"datasets/{dataset}.*.json",
