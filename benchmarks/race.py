@@ -48,7 +48,7 @@ STEPPING_STONES = (1_000_000, 50)
 """Generations in all, and steps."""
 
 BUDGETS = (10, 20, 30, 60, 120)
-"""Seconds of wall-clock that runs of ours are to take, roughly: some six minutes a data set with two seeds."""
+"""Seconds of wall-clock that runs of ours are to take: with two seeds some six minutes a data set."""
 
 SEEDS_UP_TO = 60
 """Budgets above this many seconds are run with the first seed only."""
