@@ -151,7 +151,8 @@ class TextbookStep:
             if node.taxon is not None:
                 return log_q.new_zeros(())
             parts = [clade[child, node] for child in node.neighbours if child is not away_from]
-            return log_q[self.parameter[sister, clade[node, away_from], min(parts)]]
+            index = self.parameter.get((sister, clade[node, away_from], min(parts)))
+            return log_q.new_tensor(-torch.inf) if index is None else log_q[index]
 
         def below(node: Node, away_from: Node) -> torch.Tensor:
             if (node, away_from) not in memory:

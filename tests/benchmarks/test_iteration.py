@@ -36,7 +36,7 @@ def test_the_textbook_computes_the_same_probabilities():
     log_q = textbook._log_parameters().detach()
     networks = SubsplitNetworks.from_logits(support, textbook.logits.detach().numpy()[None])
     np.testing.assert_allclose(log_q, networks.log_q[0, :-2], rtol=1e-12, atol=1e-14)
-    for _ in range(5):
+    for _ in range(20):
         root = textbook._sample(log_q.exp().tolist())
         edges = list(_edges(root))
         lengths = torch.rand(len(edges), dtype=torch.float64)
