@@ -11,9 +11,10 @@ whose files ``testHKY<n>.nex.gz`` hold the TreeBASE matrices M<n>. Taxa are sort
 T; gaps and missing symbols are kept.
 
 Support trees are ultrafast bootstrap trees of IQ-TREE 2 (``apt-get install iqtree``), stored as their
-distinct unrooted topologies with counts. A table that exists and is in the manifest is left alone, and so are
-IQ-TREE's files in the work folder, so an interrupted build continues where it stopped. The work folder can be
-deleted at any time.
+distinct unrooted topologies with counts. Where one replicate of the bootstrap leaves out subsplits that
+matter, further ones add the topologies that extend the support. A table that exists and is in the manifest is
+left alone, and so are IQ-TREE's files in the work folder, so an interrupted build continues where it stopped.
+The work folder can be deleted at any time.
 
 With the same version of IQ-TREE on the same kind of processor, building twice gives identical bytes: one
 thread, a recorded seed, no time stamps.
@@ -29,19 +30,25 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from vbpi_mix.alignment import read_alignment
 from vbpi_mix.patterns import compress
+from vbpi_mix.sbn.support import build_support
+from vbpi_mix.trees.samples import read_tree_draws
 
 DATA = Path(__file__).resolve().parent
 MANIFEST = DATA / "manifest.json"
 DEBIAN_FOLDER = Path("/usr/share/doc/beast2-mcmc/examples/benchmark/mrbayes")
 WORK_FOLDER = DATA.parent / "build" / "data"
 NUM_BOOTSTRAP_TREES = 10_000
-SEED = 1
+NUM_REPLICATES = {"DS5": 10, "DS6": 10, "DS8": 10}
+"""Replicates of the bootstrap, by data set; one elsewhere. Replicate r has the seed r."""
 FASTA_WIDTH = 80
 
 log = logging.getLogger("build")
@@ -157,9 +164,9 @@ def build_alignment(name: str, folder: Path) -> None:
     log.info("%s: wrote %s", name, path)
 
 
-def iqtree_arguments(name: str) -> list[str]:
+def iqtree_arguments(name: str, seed: int) -> list[str]:
     """Arguments of IQ-TREE that make a data set's bootstrap trees, run in the folder of its alignment."""
-    arguments = f"-s {name}.fasta -m JC -B {NUM_BOOTSTRAP_TREES} --wbt -T 1 -seed {SEED}"
+    arguments = f"-s {name}.fasta -m JC -B {NUM_BOOTSTRAP_TREES} --wbt -T 1 -seed {seed}"
     return shlex.split(arguments)
 
 
@@ -220,43 +227,87 @@ def canonical_topology(newick: str, leaf_index: dict[str, int]) -> str:
     return "(0," + write(neighbours[0][0], 0)[1][1:] + ";"
 
 
-def run_iqtree(name: str, iqtree: str, folder: Path) -> Path:
+def run_iqtree(name: str, seed: int, iqtree: str, folder: Path) -> Path:
     """Path of a data set's bootstrap trees in the work folder, made by IQ-TREE unless they are there."""
+    folder = folder / f"seed{seed}"
     trees = folder / f"{name}.fasta.ufboot"
     if (folder / f"{name}.finished").exists():
         return trees
     folder.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(alignment_path(name), folder / f"{name}.fasta")
-    command = [iqtree, *iqtree_arguments(name), "-redo", "-quiet"]
+    command = [iqtree, *iqtree_arguments(name, seed), "-redo", "-quiet"]
     log.info("%s: %s (minutes)", name, shlex.join(command))
     subprocess.run(command, cwd=folder, check=True)
     (folder / f"{name}.finished").touch()
     return trees
 
 
-def build_support(name: str, iqtree: str, folder: Path) -> None:
-    """Write a data set's table of support trees."""
-    trees_path = run_iqtree(name, iqtree, folder)
-    fasta = alignment_path(name).read_text(encoding="ascii")
-    taxa = [line[1:] for line in fasta.splitlines() if line.startswith(">")]
+def bootstrap_counts(trees_path: Path, taxa: list[str]) -> Counter[str]:
+    """How often each topology occurs among IQ-TREE's bootstrap trees."""
     leaf_index = {taxon: index for index, taxon in enumerate(taxa)}
     newicks = Counter(trees_path.read_text(encoding="ascii").split())
     if newicks.total() != NUM_BOOTSTRAP_TREES:
         raise SystemExit(
-            f"{trees_path}: expected {NUM_BOOTSTRAP_TREES} trees, found {newicks.total()}; delete {folder}"
+            f"{trees_path}: expected {NUM_BOOTSTRAP_TREES} trees, found {newicks.total()}; "
+            f"delete {trees_path.parent}"
         )
     counts: Counter[str] = Counter()
     for newick, count in newicks.items():
         counts[canonical_topology(newick, leaf_index)] += count
+    return counts
+
+
+def table_of(taxa: list[str], rows: list[tuple[int, int, str]]) -> bytes:
+    """Table of (replicate, count, topology), gzipped."""
     lines = ["\t".join(["#taxa", *taxa]), "replicate\tcount\ttopology"]
-    lines += [
-        f"1\t{count}\t{topology}"
-        for topology, count in sorted(counts.items(), key=lambda kv: (-kv[1], kv[0]))
-    ]
+    lines += ["\t".join(map(str, row)) for row in rows]
+    return gzip.compress(("\n".join(lines) + "\n").encode("ascii"), 9, mtime=0)
+
+
+def spanning_rows(taxa: list[str], replicates: list[Counter[str]]) -> list[tuple[int, int, str]]:
+    """Rows (replicate, count, topology) that span the support of all replicates.
+
+    All topologies of the first replicate, the most frequent first; then, replicate after replicate, those
+    with a parent-child subsplit pair that no row before has.
+    """
+    first, seen = len(replicates[0]), set()
+    rows = []
+    for number, counts in enumerate(replicates, 1):
+        for topology, count in sorted(counts.items(), key=lambda kv: (-kv[1], kv[0])):
+            if topology not in seen:
+                seen.add(topology)
+                rows.append((number, count, topology))
+    if len(rows) == first:
+        return rows
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "all.tsv.gz"
+        path.write_bytes(table_of(taxa, rows))
+        children = read_tree_draws(path).children
+    index = build_support(children, tuple(sorted(taxa))).index(children, with_psp=False)
+    parameters = index.parameter_index.reshape(len(rows), -1)
+    is_held = np.zeros(parameters.max() + 1, bool)
+    is_held[parameters[:first]] = True
+    kept = rows[:first]
+    for row, own in zip(rows[first:], parameters[first:], strict=True):
+        if not is_held[own].all():
+            is_held[own] = True
+            kept.append(row)
+    return kept
+
+
+def write_support(name: str, replicates: list[Counter[str]]) -> None:
+    """Write a data set's table of support trees from the topologies and counts of every replicate."""
+    rows = spanning_rows(read_taxa(name), replicates)
     path = support_path(name)
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(gzip.compress(("\n".join(lines) + "\n").encode("ascii"), 9, mtime=0))
-    log.info("%s: wrote %s, %d distinct topologies", name, path, len(counts))
+    path.write_bytes(table_of(read_taxa(name), rows))
+    log.info("%s: wrote %s, %d distinct topologies", name, path, len(rows))
+
+
+def read_taxa(name: str) -> list[str]:
+    """Names of a data set's taxa, in the order of its alignment."""
+    fasta = alignment_path(name).read_text(encoding="ascii")
+    return [line[1:] for line in fasta.splitlines() if line.startswith(">")]
 
 
 def iqtree_version(iqtree: str) -> str:
@@ -299,8 +350,9 @@ def describe(name: str, program: str) -> dict:
             "trees": sum(int(line.split("\t")[1]) for line in lines),
             "topologies": len(lines),
             "program": program,
-            "command": shlex.join(["iqtree2", *iqtree_arguments(name)]),
-            "seed": SEED,
+            "command": shlex.join(["iqtree2", *iqtree_arguments(name, 1)]),
+            "seed": 1,
+            "replicates": NUM_REPLICATES.get(name, 1),
         },
     }
 
@@ -320,7 +372,9 @@ def build(name: str, source: Path, iqtree: str, work: Path) -> None:
         program = recorded["support"]["program"]
     else:
         program = iqtree_version(iqtree)
-        build_support(name, iqtree, work)
+        seeds = range(1, NUM_REPLICATES.get(name, 1) + 1)
+        taxa = read_taxa(name)
+        write_support(name, [bootstrap_counts(run_iqtree(name, seed, iqtree, work), taxa) for seed in seeds])
     write_manifest(entries | {name: describe(name, program)})
 
 

@@ -18,6 +18,8 @@ from vbpi_mix.alignment import read_alignment
 from vbpi_mix.datasets import dataset_info, dataset_names, load_dataset
 from vbpi_mix.errors import AlignmentError
 from vbpi_mix.patterns import compress
+from vbpi_mix.sbn.support import build_support
+from vbpi_mix.trees.samples import read_tree_sample
 
 DATA = Path(__file__).resolve().parent.parent / "data"
 NAMES = tuple(f"DS{i}" for i in range(1, 9))
@@ -91,11 +93,11 @@ def test_support_tables_hold_distinct_binary_topologies_of_the_taxa(name):
     info = dataset_info(name)
     taxa, rows = _support_table(info.support_path)
     assert tuple(taxa) == load_dataset(name).taxa
-    counts = [count for _, count, _ in rows]
-    assert counts == sorted(counts, reverse=True)
-    assert sum(counts) == info.num_support_trees == 10_000
+    assert rows == sorted(rows, key=lambda row: (row[0], -row[1], row[2]))
+    assert sum(count for _, count, _ in rows) == info.num_support_trees
+    assert sum(count for replicate, count, _ in rows if replicate == 1) == 10_000
     assert len({topology for _, _, topology in rows}) == len(rows) == info.num_support_topologies
-    assert {replicate for replicate, _, _ in rows} == {1}
+    assert {replicate for replicate, _, _ in rows} == set(range(1, info.num_support_replicates + 1))
     for _, _, topology in rows:
         # n leaves, and n - 2 internal nodes: binary if the top node has three children and the others two
         assert sorted(map(int, re.findall(r"\d+", topology))) == list(range(info.num_taxa))
@@ -105,6 +107,7 @@ def test_support_tables_hold_distinct_binary_topologies_of_the_taxa(name):
 def test_info_of_a_dataset():
     info = dataset_info("ds6")
     assert (info.name, info.treebase_id, info.support_seed) == ("DS6", "M1044", 1)
+    assert info.num_support_replicates == 10
     assert info.citation.startswith("Zhang N, Blackwell M (2001)")
     assert info.support_command == "iqtree2 -s DS6.fasta -m JC -B 10000 --wbt -T 1 -seed 1"
     assert info.support_program == "IQ-TREE 2.0.7"
@@ -128,9 +131,20 @@ def test_the_files_of_a_dataset_are_in_the_alphabet_written():
 def test_taxa_and_topologies_are_those_of_the_reference_bootstrap(name, require_reference):
     taxa, rows = _support_table(require_reference(f"ufboot/{name}.tsv.gz"))
     assert tuple(taxa) == load_dataset(name).taxa
-    first_replicate = {topology: count for replicate, count, topology in rows if replicate == 1}
-    ours = {topology: count for _, count, topology in _support_table(dataset_info(name).support_path)[1]}
-    assert ours == first_replicate  # same program, version and seed
+    reference = {(replicate, topology): count for replicate, count, topology in rows}
+    ours = _support_table(dataset_info(name).support_path)[1]
+    # Same program, version and seeds; the first replicate is there in full.
+    assert all(reference[replicate, topology] == count for replicate, count, topology in ours)
+    assert {row for row in ours if row[0] == 1} == {row for row in rows if row[0] == 1}
+
+
+@pytest.mark.reference
+def test_a_support_table_spans_the_support_of_all_replicates(require_reference):
+    path = require_reference("ufboot/DS6.tsv.gz")
+    everything, ours = read_tree_sample(path), read_tree_sample(dataset_info("DS6").support_path)
+    supports = [build_support(sample.children, sample.taxa) for sample in (everything, ours)]
+    assert supports[0].num_parameters == supports[1].num_parameters
+    assert len(ours.children) < 0.25 * len(everything.children)
 
 
 @pytest.mark.reference
@@ -242,6 +256,7 @@ def test_alignments_are_sorted_renamed_and_in_dna(build_in, source):
 @pytest.mark.iqtree
 def test_building_twice_gives_the_same_bytes(build_in, source, require_program, monkeypatch):
     monkeypatch.setattr(build_in, "NUM_BOOTSTRAP_TREES", 1000)
+    monkeypatch.setattr(build_in, "NUM_REPLICATES", {"DS6": 2})
     contents = []
     for work in ("first", "second"):
         for folder in ("alignments", "support"):
@@ -256,9 +271,9 @@ def test_building_twice_gives_the_same_bytes(build_in, source, require_program, 
         contents.append([file.read_bytes() for file in files])
     assert contents[0] == contents[1]
     entry = json.loads(contents[0][2])["datasets"]["DS6"]
-    assert (entry["alignment"]["taxa"], entry["support"]["trees"]) == (6, 1000)
+    assert (entry["alignment"]["taxa"], entry["support"]["replicates"]) == (6, 2)
     table = source / "support/DS6.ufboot.tsv.gz"
-    assert sum(count for _, count, _ in _support_table(table)[1]) == 1000
+    assert sum(count for replicate, count, _ in _support_table(table)[1] if replicate == 1) == 1000
     modified = table.stat().st_mtime_ns
     build_in.build(
         "DS6", source, "no-such-program", source / "third"

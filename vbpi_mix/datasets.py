@@ -32,9 +32,11 @@ class DatasetInfo:
         support_sha256: Its hexadecimal SHA-256.
         num_support_trees: Bootstrap trees in the table: the sum of the counts.
         num_support_topologies: Distinct topologies among them.
+        num_support_replicates: Replicates of the bootstrap: the first is there with all its trees, further
+            ones with the topologies that add to the support.
         support_program: Program that made the trees, with its version.
-        support_command: Its command line.
-        support_seed: Its seed.
+        support_command: Its command line for the first replicate.
+        support_seed: Its seed there; each further replicate has the next.
     """
 
     name: str
@@ -49,6 +51,7 @@ class DatasetInfo:
     support_sha256: str
     num_support_trees: int
     num_support_topologies: int
+    num_support_replicates: int
     support_program: str
     support_command: str
     support_seed: int
@@ -87,6 +90,7 @@ def dataset_info(name: str) -> DatasetInfo:
         support_sha256=support["sha256"],
         num_support_trees=support["trees"],
         num_support_topologies=support["topologies"],
+        num_support_replicates=support["replicates"],
         support_program=support["program"],
         support_command=support["command"],
         support_seed=support["seed"],
