@@ -198,6 +198,26 @@ def test_evaluate_with_as_many_samples_for_every_component(finished, command):
     assert literature["marginal_log_likelihood"]["evaluations_per_repeat"] == 2000
 
 
+def test_evaluate_can_update_the_posterior_with_more_draws(finished, command, tmp_path):
+    out, _ = finished
+    copy = tmp_path / "run"
+    shutil.copytree(out, copy)
+    code, printed, _ = command("evaluate", copy, "--repeats", "40", "--update", "--json")
+    assert code == 0
+    before, after = (json.loads((folder / "result.json").read_text()) for folder in (out, copy))
+    estimates = json.loads(printed)
+    assert {key: after[key] for key in estimates} == estimates
+    assert (before["num_draws"], after["num_draws"]) == (10_000, 40_000)
+    unchanged = before.keys() - estimates.keys() - {"seconds"}
+    assert {key: before[key] for key in unchanged} == {key: after[key] for key in unchanged}
+    assert before["seconds"]["training"] == after["seconds"]["training"]
+    assert "of 40000 draws" in (copy / "posterior.trprobs").read_text()
+    old, new = load_final(out / "posterior.npz"), load_final(copy / "posterior.npz")
+    np.testing.assert_array_equal(old.logits, new.logits)
+    np.testing.assert_array_equal(old.correlations, new.correlations)
+    assert not np.array_equal(old.log_topology_probabilities, new.log_topology_probabilities)
+
+
 def test_compare_with_the_runs_own_corrected_posterior(finished, command):
     out, _ = finished
     code, printed, _ = command("compare", out, "--reference", out / "posterior.trprobs", "--json")

@@ -8,7 +8,7 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parent.parent / "vbpi_mix"
 
-FOUNDATION = ("errors", "shapes", "seeding")
+FOUNDATION = ("errors", "shapes", "seeding", "_elementary")
 ROWS = (
     FOUNDATION,
     ("datasets", "alignment", "_alignment_formats", "_nexus_matrix", "_nucleotides"),

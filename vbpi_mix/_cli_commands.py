@@ -1,5 +1,6 @@
 """The commands other than ``run``: on a finished run's directory, or on data alone."""
 
+import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,15 @@ from vbpi_mix.patterns import compress
 from vbpi_mix.results import analysis
 from vbpi_mix.results.comparison import Agreement, compare_drawn, compare_exact, compare_splits
 from vbpi_mix.results.correction import correct, importance_resample
-from vbpi_mix.results.posterior_files import load_final, resampled_nexus
-from vbpi_mix.results.result import Estimates, estimate
+from vbpi_mix.results.correlations import Correlations
+from vbpi_mix.results.posterior_files import (
+    FinalPosterior,
+    load_final,
+    resampled_nexus,
+    save_final,
+    write_posterior,
+)
+from vbpi_mix.results.result import Estimates, estimate, read_result, write_result
 from vbpi_mix.results.run_directory import RunDirectory
 from vbpi_mix.results.sampling import draw_posterior
 from vbpi_mix.sbn.network import SubsplitNetworks
@@ -97,7 +105,12 @@ def log_likelihood(data: str, tree: str, with_gradient: bool) -> dict[str, Any]:
 
 
 def evaluate(
-    run: Path, repeats: int | None, samples: int | None, per_component: bool, seed: int | None
+    run: Path,
+    repeats: int | None,
+    samples: int | None,
+    per_component: bool,
+    seed: int | None,
+    update: bool = False,
 ) -> Estimates:
     """Estimates from fresh draws of a run's final mixture.
 
@@ -107,22 +120,47 @@ def evaluate(
         samples: Likelihood evaluations of a repeat; None: as the run.
         per_component: Whether every component has so many, instead of all together.
         seed: Seed of the draws; None: the run's.
+        update: Whether the run's posterior files and result are to be those of these draws.
     """
-    checkpoint, mixture = _open(run)
+    began = time.perf_counter()
+    checkpoint, mixture, correlations = _open(run)
     settings = {"repeats": repeats, "samples": samples}
     evaluation = checkpoint.config.evaluation.model_copy(
         update={key: value for key, value in settings.items() if value is not None}
     )
     checkpoint = replace(checkpoint, config=checkpoint.config.model_copy(update={"evaluation": evaluation}))
     particles = evaluation.samples if per_component else analysis.particles_per_component(checkpoint.config)
+    generator = _generator(checkpoint, seed)
     draws = draw_posterior(
         mixture,
         analysis.likelihood_of(checkpoint),
         analysis.branch_prior_of(checkpoint.config),
         max(analysis.MIN_DRAWS, evaluation.repeats * particles),
-        _generator(checkpoint, seed),
+        generator,
+        correlations,
+        checkpoint.config.machine.threads,
     )
-    return estimate(draws, correct(draws), particles)
+    if not update:
+        return estimate(draws, correct(draws), particles)
+    directory = RunDirectory(run)
+    with directory.lock():
+        result = read_result(directory.result)
+        corrected = analysis.corrected_posterior(mixture, draws, generator)
+        estimates = estimate(draws, corrected, particles)
+        write_posterior(directory, draws, corrected, evaluation.posterior_samples, generator)
+        save_final(
+            directory.final_posterior,
+            FinalPosterior(
+                mixture.networks.logits,
+                correlations.values,
+                corrected.topologies,
+                corrected.log_topology_probabilities,
+            ),
+        )
+        seconds = result.seconds.model_copy(update={"evaluation": time.perf_counter() - began})
+        found = {name: getattr(estimates, name) for name in Estimates.model_fields}
+        write_result(directory.result, result.model_copy(update={**found, "seconds": seconds}))
+    return estimates
 
 
 def compare(run: Path, reference_path: Path, burn_in: float) -> dict[str, Any]:
@@ -183,7 +221,7 @@ def compare(run: Path, reference_path: Path, burn_in: float) -> dict[str, Any]:
 
 def sample(run: Path, num_trees: int, seed: int | None) -> SampledTrees:
     """Trees resampled from as many fresh draws of a run's final mixture as its evaluation takes."""
-    checkpoint, mixture = _open(run)
+    checkpoint, mixture, correlations = _open(run)
     config, generator = checkpoint.config, _generator(checkpoint, seed)
     per_component = config.evaluation.repeats * analysis.particles_per_component(config)
     draws = draw_posterior(
@@ -192,6 +230,8 @@ def sample(run: Path, num_trees: int, seed: int | None) -> SampledTrees:
         analysis.branch_prior_of(config),
         max(analysis.MIN_DRAWS, per_component),
         generator,
+        correlations,
+        config.machine.threads,
     )
     corrected = correct(draws)
     resampled = importance_resample(corrected.log_draw_weights, draws.topology_index, num_trees, generator)
@@ -210,8 +250,8 @@ def sample(run: Path, num_trees: int, seed: int | None) -> SampledTrees:
     )
 
 
-def _open(run: Path) -> tuple[Checkpoint, Mixture]:
-    """Checkpoint of a finished run and its mixture after the refit.
+def _open(run: Path) -> tuple[Checkpoint, Mixture, Correlations]:
+    """Checkpoint of a finished run, and its mixture and correlations after the refit.
 
     Raises:
         RunDirectoryError: There is no run, or it has not finished.
@@ -222,7 +262,8 @@ def _open(run: Path) -> tuple[Checkpoint, Mixture]:
     checkpoint = Checkpoint.load(directory.checkpoint)
     analysis.use_threads(checkpoint.config.machine)
     mixture = checkpoint.state.mixture
-    return checkpoint, Mixture(SubsplitNetworks.from_logits(mixture.support, final.logits), mixture.branches)
+    networks = SubsplitNetworks.from_logits(mixture.support, final.logits)
+    return checkpoint, Mixture(networks, mixture.branches), Correlations(final.correlations)
 
 
 def _generator(checkpoint: Checkpoint, seed: int | None) -> np.random.Generator:

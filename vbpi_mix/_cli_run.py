@@ -243,7 +243,10 @@ def _finish(checkpoint: Checkpoint, directory: RunDirectory, progress: Progress)
     save_final(
         directory.final_posterior,
         FinalPosterior(
-            evaluation.mixture.networks.logits, draws.topologies, corrected.log_topology_probabilities
+            evaluation.mixture.networks.logits,
+            evaluation.correlations.values,
+            corrected.topologies,
+            corrected.log_topology_probabilities,
         ),
     )
     result = RunResult(

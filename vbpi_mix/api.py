@@ -144,11 +144,11 @@ class Posterior:
         )
 
     def topologies(self) -> TreeSample:
-        """The topologies drawn with their posterior probabilities, the most probable first."""
-        draws, corrected = self.evaluation.draws, self.evaluation.corrected
+        """Topologies with their posterior probabilities, the most probable first."""
+        corrected = self.evaluation.corrected
         order = np.argsort(-corrected.topology_probabilities, kind="stable")
         return TreeSample(
-            self.taxa, draws.topologies[order], corrected.topology_probabilities[order], "posterior"
+            self.taxa, corrected.topologies[order], corrected.topology_probabilities[order], "posterior"
         )
 
     def log_probability(self, children: Topologies) -> Float64[np.ndarray, "tree"]:
@@ -165,13 +165,13 @@ class Posterior:
             ConfigurationError: The taxa are others, or in another order.
         """
         _require_taxa(reference, self.taxa, "the posterior")
-        draws, corrected = self.evaluation.draws, self.evaluation.corrected
+        corrected = self.evaluation.corrected
         return {
             "mixture": compare_exact(reference.weights, self.log_probability(reference.children)),
             "corrected": compare_drawn(
                 reference.children,
                 reference.weights,
-                draws.topologies,
+                corrected.topologies,
                 corrected.log_topology_probabilities,
             ),
         }

@@ -219,7 +219,7 @@ def run(
         int | None,
         typer.Option(
             metavar="INT",
-            help="Threads of the likelihood, or of torch. [default: 1]",
+            help="Threads of the likelihood, or of torch. [default: all available cores]",
         ),
     ] = None,
     dtype: Annotated[
@@ -358,12 +358,20 @@ def evaluate(
         typer.Option("--per-component", help="Let every component have so many samples, as the literature."),
     ] = False,
     seed: Seed = None,
+    update: Annotated[
+        bool,
+        typer.Option(
+            "--update",
+            help="Make the run's posterior files and result.json anew from these draws: more repeats, "
+            "a better posterior.",
+        ),
+    ] = False,
     json: Json = False,
 ) -> None:
     """Estimate the marginal likelihood, bounds and diagnostics anew from a run's trained mixture."""
     from vbpi_mix import _cli_commands, _cli_report
 
-    estimates = _cli_commands.evaluate(run, repeats, samples, per_component, seed)
+    estimates = _cli_commands.evaluate(run, repeats, samples, per_component, seed, update)
     _print(estimates.model_dump(mode="json") if json else _cli_report.estimates_report(estimates))
 
 

@@ -10,7 +10,8 @@ Legend of the axis names (terms are in ``docs/glossary.md``):
 ``edge``                  branches of an unrooted binary topology, 2n - 3
 ``tree``                  trees of a batch, or of a sample
 ``distinct``, ``unique``  distinct topologies of a sample, of importance draws
-``topology``              topologies of a reference posterior
+``topology``              topologies of a reference, or of a corrected posterior
+``undrawn``               distinct topologies that no importance draw has
 ``steps``                 leaves that stepwise addition adds, n - 3
 ``found``                 trees found in a text
 ``word``, ``words``       64-bit words of a set of taxa, ceil(n / 64)
@@ -30,6 +31,7 @@ Legend of the axis names (terms are in ``docs/glossary.md``):
 ``draw``                  importance draws of all components, one component after the other
 ``repeat``                repeats of an estimate from disjoint draws
 ``resampled``             trees resampled from importance draws
+``tail``                  largest weights of importance draws
 ``node``                  nodes of a consensus tree
 ``category``              rate categories
 ``*batch``                independent problems of the same shape

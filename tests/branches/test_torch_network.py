@@ -11,7 +11,8 @@ from vbpi_mix.branches.torch_network import TableNetwork, TreeBatch, accumulate_
 
 NUM_FEATURES, NUM_EDGES, NUM_TREES = 20, 9, 4
 COMPONENT_OF_TREE = np.array([1, 0, 2, 1])
-DENOMINATORS = np.array([2, 1])
+DENOMINATORS = np.array([2, 1, 0])
+GENERATOR = np.array([1, 2, 0, 1])
 
 
 def example(density, seed=0):
@@ -35,7 +36,7 @@ def test_table_agrees_with_the_kernels(density):
     parameters, trees, noise = example(density)
     features, work = trees.feature_index.numpy(), _kernels.make_work(NUM_EDGES)
     skewed = parameters.is_skewed
-    log_lengths, log_density = np.empty_like(noise), np.empty((NUM_TREES, 2))
+    log_lengths, log_density = np.empty_like(noise), np.empty((NUM_TREES, 3))
     _kernels.draw(parameters.table, features, COMPONENT_OF_TREE, noise, skewed, work, log_lengths)
     _kernels.log_density(parameters.table, features, log_lengths, DENOMINATORS, skewed, work, log_density)
 
@@ -53,7 +54,7 @@ def test_table_agrees_with_the_kernels(density):
     np.testing.assert_allclose(draw.log_density.detach().numpy(), log_density, rtol=1e-11)
 
     rng = np.random.default_rng(1)
-    d_path, d_score = rng.normal(size=(2, NUM_TREES, 2))
+    d_path, d_score = rng.normal(size=(2, NUM_TREES, 3))
     d_log_lengths = rng.normal(size=noise.shape)
     total = accumulate_gradients(
         network, draw, torch.tensor(d_path), torch.tensor(d_score), torch.tensor(d_log_lengths)
@@ -61,11 +62,11 @@ def test_table_agrees_with_the_kernels(density):
     grad = np.zeros_like(parameters.table)
     flag, rows = np.zeros(grad.shape[:2], np.uint8), np.zeros(grad.size, np.int64)
     _kernels.backward(
-        parameters.table, features, log_lengths, COMPONENT_OF_TREE, DENOMINATORS, skewed,
+        parameters.table, features, log_lengths, GENERATOR, DENOMINATORS, skewed,
         d_path, d_score, d_log_lengths, work, grad, flag, rows, np.zeros(1, np.int64),
     )  # fmt: skip
     np.testing.assert_allclose(total.numpy(), d_log_lengths, rtol=1e-9, atol=1e-10)
-    np.testing.assert_allclose(network.table.grad.numpy(), grad[:, :-1], rtol=1e-9, atol=1e-10)
+    np.testing.assert_allclose(network.table.grad.numpy()[DENOMINATORS], grad[:, :-1], rtol=1e-9, atol=1e-10)
     assert np.abs(grad).max() > 0.1
 
 
@@ -107,7 +108,7 @@ def test_gradients_of_any_network_separate_path_and_parameters():
     network, frozen = OneHotNetwork(), OneHotNetwork()
     component, denominators = torch.tensor(COMPONENT_OF_TREE), torch.tensor(DENOMINATORS)
     rng = np.random.default_rng(2)
-    d_path, d_score = (torch.tensor(x) for x in rng.normal(size=(2, NUM_TREES, 2)))
+    d_path, d_score = (torch.tensor(x) for x in rng.normal(size=(2, NUM_TREES, 3)))
     d_log_lengths = torch.tensor(rng.normal(size=noise.shape))
     draw = draw_with_density(network, trees, component, torch.tensor(noise), denominators)
     accumulate_gradients(network, draw, d_path, d_score, d_log_lengths)

@@ -23,18 +23,28 @@ def total_variation(p, q):
     return 0.5 * np.abs(p - q).sum()
 
 
+def shrunken_ratios(weights, index, num_topologies):
+    """The empirical-Bayes predictor as the module's docstring has it, by plain loops."""
+    of = [weights[index == u] / weights.mean() for u in range(num_topologies)]
+    often = [w for w in of if len(w) >= correction.MIN_REPEATS]
+    within = sum(((w - w.mean()) ** 2).sum() for w in often) / sum(len(w) - 1 for w in often)
+    importance = np.sqrt([len(w) for w in often])
+    excess = np.array([(w.mean() - 1) ** 2 - within / len(w) for w in often])
+    between = max((importance * excess).sum() / importance.sum(), 0.0)
+    assert between > 0
+    return np.array([1 + between / (between + within / len(w)) * (w.mean() - 1) for w in of])
+
+
 @pytest.mark.parametrize("method", list(CorrectionMethod))
 def test_both_estimates_by_plain_loops(make_toy, method):
-    draws = make_toy().draw(300, np.random.default_rng(1))
+    draws = make_toy().draw(2_000, np.random.default_rng(1))
     weights = np.exp(draws.log_weights - draws.log_weights.max())
-    expected = []
-    for u in range(len(draws.topologies)):
-        own = weights[draws.topology_index == u]
-        match method:
-            case CorrectionMethod.SELF_NORMALISED:
-                expected.append(own.sum())
-            case CorrectionMethod.RAO_BLACKWELLISED:
-                expected.append(np.exp(draws.log_q[u]) * own.mean())
+    match method:
+        case CorrectionMethod.SELF_NORMALISED:
+            expected = [weights[draws.topology_index == u].sum() for u in range(len(draws.topologies))]
+        case CorrectionMethod.RAO_BLACKWELLISED:
+            ratios = shrunken_ratios(weights, draws.topology_index, len(draws.topologies))
+            expected = np.exp(draws.log_q) * ratios
     expected = np.array(expected) / np.sum(expected)
     corrected = correction.correct(draws, method)
     np.testing.assert_allclose(corrected.topology_probabilities, expected, rtol=1e-10)
@@ -46,6 +56,41 @@ def test_both_estimates_by_plain_loops(make_toy, method):
     np.testing.assert_allclose(
         np.diff(corrected.log_draw_weights[same]), np.diff(draws.log_weights[same]), atol=1e-9
     )
+
+
+def test_shrinking_halves_the_error_of_few_draws_where_q_is_good(make_toy):
+    # q's topologies are nearly the posterior's, so that a noisy ratio is worse than none.
+    toy = make_toy()
+    toy = dataclasses.replace(toy, q=np.stack([toy.posterior, toy.posterior]))
+    shrunk, self_normalised = [], []
+    for seed in range(20):
+        draws = toy.draw(400, np.random.default_rng(seed))
+        for method, errors in zip(CorrectionMethod, (self_normalised, shrunk), strict=True):
+            corrected = correction.correct(draws, method)
+            errors.append(total_variation(on_all(toy, draws, corrected), toy.posterior))
+    assert np.mean(shrunk) < 0.5 * np.mean(self_normalised)
+
+
+def test_undrawn_topologies_get_what_q_gives_them(make_toy):
+    toy = make_toy()
+    draws = toy.draw(200, np.random.default_rng(4))
+    drawn = {row.tobytes() for row in draws.topologies}
+    absent = np.array([row.tobytes() not in drawn for row in toy.topologies])
+    undrawn = correction.UndrawnTopologies(toy.topologies[absent], np.log(toy.q.mean(axis=0)[absent]))
+    without = correction.correct(draws, CorrectionMethod.RAO_BLACKWELLISED)
+    corrected = correction.correct(draws, CorrectionMethod.RAO_BLACKWELLISED, undrawn=undrawn)
+    num_drawn = len(draws.topologies)
+    np.testing.assert_array_equal(corrected.topologies[num_drawn:], toy.topologies[absent])
+    assert corrected.topology_probabilities.sum() == pytest.approx(1.0, rel=1e-12)
+    # The drawn ones keep their proportions, and the draws their weights.
+    np.testing.assert_allclose(
+        corrected.topology_probabilities[:num_drawn] / without.topology_probabilities,
+        1 - corrected.topology_probabilities[num_drawn:].sum(),
+        rtol=1e-10,
+    )
+    np.testing.assert_allclose(corrected.draw_weights, without.draw_weights, rtol=1e-10)
+    plain = correction.correct(draws, CorrectionMethod.SELF_NORMALISED, undrawn=undrawn)
+    assert len(plain.topologies) == num_drawn
 
 
 def test_both_estimates_converge_to_the_exact_posterior(make_toy):

@@ -2,6 +2,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+from arviz_stats.base import array_stats
 from scipy.special import logsumexp
 from scipy.stats import entropy
 
@@ -23,8 +24,18 @@ def test_pareto_k_of_generalised_pareto_tails(shape):
     assert np.mean(estimates) == pytest.approx(shape, abs=4 * (1 + shape) / np.sqrt(6 * 424))
 
 
+@pytest.mark.parametrize(("num_draws", "shape"), [(25, 0.5), (400, 0.1), (400, 1.2), (20_000, 0.6)])
+def test_smoothing_is_that_of_arviz(num_draws, shape):
+    log_weights = generalised_pareto_log_weights(shape, num_draws, 3) - 7000.0
+    smoothed, pareto_k = diagnostics.pareto_smooth(log_weights)
+    # arviz-stats takes log-likelihoods (for leave-one-out cross-validation) and negates them into weights.
+    expected, expected_k = array_stats.psislw(-log_weights)
+    assert pareto_k == pytest.approx(float(expected_k), abs=1e-9)
+    np.testing.assert_allclose(smoothed, expected - logsumexp(expected), atol=1e-9)
+
+
 def test_the_upper_tail_counts_not_the_lower():
-    # A few tiny weights are harmless, a few huge ones are not: this pins the sign of psislw's input.
+    # A few tiny weights are harmless, a few huge ones are not.
     bulk = np.random.default_rng(0).normal(0.0, 0.1, 5000)
     assert diagnostics.pareto_k(np.append(bulk, [-30.0, -40.0])) < 0.3
     assert diagnostics.pareto_k(np.append(bulk, [30.0, 40.0])) > 1.0

@@ -39,6 +39,12 @@ CASES = [
     ({"components": 3, "particles": 3}, {"topology_gradient": "vimco", "branch_gradient": "reparameterised"}),
     ({"components": 3, "sampled": 2, "estimator": "s2a", "particles": 3}, {}),
     ({"components": 3, "sampled": 1, "estimator": "s2a", "particles": 3}, {"topology_gradient": "vimco"}),
+    ({"components": 5, "sampled": 2, "estimator": "s2a", "particles": 3}, {"topology_gradient": "vimco"}),
+    (
+        {"components": 4, "sampled": 1, "estimator": "s2a", "branch_density": "lognormal"},
+        {"optimiser": "adam"},
+    ),
+    ({"components": 3, "sampled": 2, "estimator": "s2s", "particles": 2}, {"optimiser": "adam"}),
     (
         {"components": 4, "sampled": 2, "estimator": "s2s", "particles": 2},
         {"branch_gradient": "squared_path"},

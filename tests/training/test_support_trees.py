@@ -6,9 +6,12 @@ import pytest
 
 from vbpi_mix.alignment import Alignment
 from vbpi_mix.errors import AlignmentError, MissingProgramError, VbpiMixError
+from vbpi_mix.likelihood.base import make_likelihood
+from vbpi_mix.likelihood.models import jc69
+from vbpi_mix.patterns import compress
 from vbpi_mix.training import support_trees
 from vbpi_mix.trees.enumeration import all_topologies
-from vbpi_mix.trees.samples import TreeSample, read_tree_sample
+from vbpi_mix.trees.samples import TreeDraws, TreeSample, read_tree_sample
 from vbpi_mix.trees.summaries import split_table
 
 
@@ -37,13 +40,41 @@ def test_bootstrap_trees_find_the_splits_of_clear_data(require_program):
     alignment = make_alignment(8)
     sample = support_trees.bootstrap_trees(alignment, seed=1)
     assert sample.taxa == alignment.taxa
-    assert sample.weights.sum() == 10_000
+    added = round((sample.weights.sum() - support_trees.NUM_TREES) / support_trees.FOUND_WEIGHT)
+    assert 0 < added <= len(sample.children)  # each topology at most once
     assert sample.source.startswith("iqtree")
     table = split_table(sample.children, sample.weights)
     frequency = {int(mask[0]): f for mask, f in zip(table.masks, table.frequencies, strict=True)}
     # Taxa 0..k against the rest, in the order in which the caterpillar was made.
     for k in range(1, 6):
         assert frequency.get((1 << (k + 1)) - 1, 0.0) > 0.9, k
+
+
+def test_only_good_trees_of_the_search_are_added():
+    alignment = make_alignment(6)
+    topologies = all_topologies(6)
+    lengths = np.full((len(topologies), 9), 0.05)
+    lengths[:, 2] = 0.0  # IQ-TREE writes such branches
+    found = TreeDraws(alignment.taxa, topologies, lengths, np.ones(len(topologies)), "all")
+    good = support_trees._good_topologies(found, alignment)
+    log_likelihood = make_likelihood(compress(alignment), jc69()).value(topologies, np.maximum(lengths, 1e-6))
+    losses = log_likelihood.max() - log_likelihood
+    assert 0 < len(good) < len(topologies)
+    is_kept = np.isin([t.tobytes() for t in topologies], [t.tobytes() for t in good])
+    assert losses[is_kept].max() <= support_trees.MAX_LOG_LIKELIHOOD_LOSS < losses[~is_kept].min()
+
+
+def test_found_trees_weigh_as_one_of_many_bootstrap_trees():
+    topologies = all_topologies(6)
+    sample = TreeSample(tuple("ABCDEF"), topologies[[5, 9]], np.array([700.0, 300.0]), "bootstrap")
+    joined = support_trees._with_found(sample, topologies[[9, 2]])
+    weight = {t.tobytes(): w for t, w in zip(joined.children, joined.weights, strict=True)}
+    assert weight == {
+        topologies[5].tobytes(): 700.0,
+        topologies[9].tobytes(): pytest.approx(300.1),
+        topologies[2].tobytes(): pytest.approx(0.1),
+    }
+    assert list(joined.weights) == sorted(joined.weights, reverse=True)
 
 
 def test_every_topology_of_a_few_taxa_weighs_the_same():

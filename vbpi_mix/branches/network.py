@@ -39,7 +39,8 @@ class BranchParameters:
     """Branch-length parameters of all components. The table itself is updated in place by training.
 
     Attributes:
-        table: location, log scale and skew of every feature; the last row is the dummy.
+        table: location, log scale and skew of every feature; the last row is the dummy. In memory the
+            components are side by side; a table in another order is copied.
         features: model that the features were numbered for.
         density: family; the skew column of a lognormal is zero and gets no gradient.
     """
@@ -49,8 +50,8 @@ class BranchParameters:
     density: BranchDensity
 
     def __post_init__(self) -> None:
-        if not self.table.flags.c_contiguous:
-            raise ValueError("expected a C-contiguous branch parameter table: pass np.ascontiguousarray(...)")
+        if not self.by_feature.flags.c_contiguous:
+            object.__setattr__(self, "table", np.ascontiguousarray(self.by_feature).transpose(2, 0, 1))
         if self.table[:, -1].any():
             raise ValueError("expected zeros in the last row (the dummy) of the branch table, found others")
         if self.density is BranchDensity.LOGNORMAL and self.table[:, :, 2].any():
@@ -82,10 +83,15 @@ class BranchParameters:
                 f"got {num_components} components, {num_splits} splits, {num_psps} PSPs"
             )
         num_features = num_splits + (num_psps if features is BranchFeatures.PSP else 0)
-        table = np.zeros((num_components, num_features + 1, len(COLUMNS)))
+        table = np.zeros((num_features + 1, len(COLUMNS), num_components)).transpose(2, 0, 1)
         table[:, :num_splits, 0] = INITIAL_LOCATION
         table[:, :num_splits, 1] = INITIAL_LOG_SCALE
         return cls(table, features, density)
+
+    @property
+    def by_feature(self) -> Float64[np.ndarray, "feature_and_dummy 3 component"]:
+        """The table as it is in memory, and as the kernels take it."""
+        return self.table.transpose(1, 2, 0)
 
     @property
     def num_components(self) -> int:

@@ -24,14 +24,15 @@ A node's U and then its D take the place of its message in memory. Blocks and sc
 import numpy as np
 from numba import njit
 
+from vbpi_mix.likelihood._board import GRADIENT, HELP, finish, next_piece, post
 from vbpi_mix.likelihood._scaling import choose_scaled
 from vbpi_mix.likelihood._simd import (
-    VECTOR_BYTES,
     broadcast,
     exponent_to_unit,
     horizontal_sum,
     load,
     maximum,
+    num_lanes,
     scale_to_unit,
     store,
     zeros,
@@ -134,7 +135,9 @@ def _fill_transition(length, rate, values, right, left, transition, derivative, 
 
 @njit(cache=True, nogil=True)
 def accumulate(
-    blocks,
+    board,
+    generation,
+    mode,
     tips,
     weights,
     children,
@@ -145,7 +148,6 @@ def accumulate(
     workspace,
     factors,
     sites,
-    compute_gradient,
     log_likelihood,
     gradient,
     cotangents,
@@ -154,7 +156,9 @@ def accumulate(
     """What the patterns of each of some blocks contribute to every tree.
 
     Args:
-        blocks: First block and the one after the last.
+        board: Where pieces of work, one tree in one block each, are taken from; see `_board`.
+        generation: Of the arrays below.
+        mode: `VALUE` or `GRADIENT` to post a job and work on it; `HELP` to help with jobs until they cease.
         tips: Leaf partials and their sums [block, taxon, TIP_ROWS, BLOCK].
         weights: Pattern weights [block, BLOCK]; zero for padding.
         children: Topologies [tree, internal, 2].
@@ -165,43 +169,50 @@ def accumulate(
         workspace: Any content [node, category, NODE_ROWS, BLOCK].
         factors: Any content [internal, BLOCK].
         sites: Any content [SITE_ROWS, BLOCK].
-        compute_gradient: Whether to fill `gradient`.
         log_likelihood: Filled with the sums of weight log f [block, tree].
-        gradient: Filled with the derivatives by branch lengths [block, tree, edge].
+        gradient: Filled, for `GRADIENT`, with the derivatives by branch lengths [block, tree, edge].
         cotangents: Added to where wanted: G of every branch [tree, edge, category, 4, 4]; else of one tree.
         has_cotangents: Whether to add to `cotangents`.
     """
-    for block in range(blocks[0], blocks[1]):
-        for tree in range(children.shape[0]):
-            sites[:] = 0.0
-            _post_order(
+    num_trees = children.shape[0]
+    pieces = tips.shape[0] * num_trees
+    if mode != HELP:
+        post(board, pieces, generation, mode)
+    while True:
+        piece, job = next_piece(board, pieces, generation, mode == HELP)
+        if piece < 0:
+            return
+        block, tree = piece // num_trees, piece % num_trees
+        sites[:] = 0.0
+        _post_order(
+            block,
+            tips,
+            children[tree],
+            root_weights,
+            transitions[tree],
+            is_scaled[tree],
+            workspace,
+            factors,
+            sites,
+        )
+        log_likelihood[block, tree] = add_log_likelihood(block * BLOCK, weights, sites, BLOCK)
+        if job == GRADIENT:
+            _pre_order(
                 block,
                 tips,
                 children[tree],
                 root_weights,
                 transitions[tree],
+                derivatives[tree],
                 is_scaled[tree],
                 workspace,
                 factors,
                 sites,
+                gradient[block, tree],
+                cotangents[tree if has_cotangents else 0],
+                has_cotangents,
             )
-            log_likelihood[block, tree] = add_log_likelihood(block * BLOCK, weights, sites, BLOCK)
-            if compute_gradient:
-                _pre_order(
-                    block,
-                    tips,
-                    children[tree],
-                    root_weights,
-                    transitions[tree],
-                    derivatives[tree],
-                    is_scaled[tree],
-                    workspace,
-                    factors,
-                    sites,
-                    gradient[block, tree],
-                    cotangents[tree if has_cotangents else 0],
-                    has_cotangents,
-                )
+        finish(board)
 
 
 @njit(cache=True, nogil=True)
@@ -270,7 +281,7 @@ def _send(node, from_array, from_at, from_stride, transitions, workspace):
         matrix = (node * num_categories + category) * 16
         to = (node * num_categories + category) * (NODE_ROWS * BLOCK)
         start = from_at + category * from_stride
-        for k in range(0, BLOCK, VECTOR_BYTES // workspace.itemsize):
+        for k in range(0, BLOCK, num_lanes(workspace)):
             x = _rows(from_array, start + k)
             store(workspace, to + k, _weighted_sum(transitions, matrix, 1, x))
             store(workspace, to + k + BLOCK, _weighted_sum(transitions, matrix + 4, 1, x))
@@ -285,7 +296,7 @@ def _post_order(block, tips, children, root_weights, transitions, is_scaled, wor
     num_taxa = num_internal + 2
     num_categories = transitions.shape[1]
     slot = NODE_ROWS * BLOCK
-    lanes = VECTOR_BYTES // workspace.itemsize
+    lanes = num_lanes(workspace)
     for leaf in range(num_taxa):
         _send(leaf, tips, (block * num_taxa + leaf) * (TIP_ROWS * BLOCK), 0, transitions, workspace)
     for i in range(num_internal):
@@ -314,7 +325,7 @@ def _post_order(block, tips, children, root_weights, transitions, is_scaled, wor
 @njit(nogil=True)
 def _scale(workspace, partials, num_categories, factors, factor_at, sites):
     """Bring the largest partial of a node into [1/2, 1); keep the factor, add its exponent to the sites'."""
-    for k in range(0, BLOCK, VECTOR_BYTES // workspace.itemsize):
+    for k in range(0, BLOCK, num_lanes(workspace)):
         largest = zeros(workspace)
         for category in range(num_categories):
             x = _rows(workspace, partials + category * (NODE_ROWS * BLOCK) + k)
@@ -348,7 +359,7 @@ def _pre_order(
     num_taxa = num_internal + 2
     num_categories = transitions.shape[1]
     slot = NODE_ROWS * BLOCK
-    lanes = VECTOR_BYTES // workspace.itemsize
+    lanes = num_lanes(workspace)
     top, last = 2 * num_taxa - 3, num_taxa - 1
     for category in range(num_categories):
         at_top = (top * num_categories + category) * slot
@@ -404,7 +415,7 @@ def _receive(node, block, num_taxa, tips, transitions, derivatives, workspace, c
         if has_cotangents:
             _add_cotangent(workspace, at, workspace, at + 4 * BLOCK, node, category, cotangents)
         matrix = edge_category * 16
-        for k in range(at, at + BLOCK, VECTOR_BYTES // workspace.itemsize):
+        for k in range(at, at + BLOCK, num_lanes(workspace)):
             u = _rows(workspace, k)
             store(workspace, k, _weighted_sum(transitions, matrix, 4, u))
             store(workspace, k + BLOCK, _weighted_sum(transitions, matrix + 1, 4, u))
@@ -417,7 +428,7 @@ def _receive(node, block, num_taxa, tips, transitions, derivatives, workspace, c
 def _slope(outer, outer_at, partials, partials_at, derivatives, matrix):
     """``sum_patterns sum_x U[x] sum_y dP[x, y]/dt L[y]`` of one category: the sum of G dP/dt without G."""
     total = zeros(outer)
-    for k in range(0, BLOCK, VECTOR_BYTES // outer.itemsize):
+    for k in range(0, BLOCK, num_lanes(outer)):
         u, x = _rows(outer, outer_at + k), _rows(partials, partials_at + k)
         first = u[0] * _weighted_sum(derivatives, matrix, 1, x) + u[1] * _weighted_sum(
             derivatives, matrix + 4, 1, x
@@ -434,7 +445,7 @@ def _add_cotangent(outer, outer_at, partials, partials_at, node, category, cotan
     """Add ``G[x, y] = sum_patterns U[x] L[y]`` of one category to the cotangents."""
     for x in range(4):
         v0, v1, v2, v3 = zeros(outer), zeros(outer), zeros(outer), zeros(outer)
-        for k in range(0, BLOCK, VECTOR_BYTES // outer.itemsize):
+        for k in range(0, BLOCK, num_lanes(outer)):
             u = load(outer, outer_at + x * BLOCK + k)
             partial = _rows(partials, partials_at + k)
             v0 = v0 + u * partial[0]

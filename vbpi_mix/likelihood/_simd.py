@@ -64,6 +64,17 @@ def _splat(builder: Any, value: Any, vector_type: ir.VectorType) -> Any:
 
 
 @intrinsic
+def num_lanes(typing_context, array):
+    """Numbers in a vector of an array's element type, known when the kernel is compiled."""
+    vector = Vector(array.dtype)
+
+    def code(context, builder, signature, args):
+        return ir.Constant(ir.IntType(64), vector.lanes)
+
+    return types.intp(array), code
+
+
+@intrinsic
 def load(typing_context, array, index):
     """Vector of the elements of a contiguous array from a position of its flat memory on."""
 

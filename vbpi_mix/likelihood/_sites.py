@@ -7,12 +7,12 @@ from numba import njit, types
 from numba.extending import overload
 
 from vbpi_mix.likelihood._simd import (
-    VECTOR_BYTES,
     Vector,
     constant,
     horizontal_sum,
     load,
     log,
+    num_lanes,
     store,
     to_float64,
 )
@@ -55,7 +55,7 @@ def add_log_likelihood(first_pattern, weights, sites, block):
         sites: Site likelihoods f, and exponents k such that 2**k f is the true one [SITE_ROWS, block].
         block: Number of patterns.
     """
-    lanes = VECTOR_BYTES // sites.itemsize
+    lanes = num_lanes(sites)
     weight, likelihood = load(weights, first_pattern), load(sites, 0)
     total = _weighted_log(weight, likelihood, load(sites, block))
     store(sites, 0, weight / likelihood)

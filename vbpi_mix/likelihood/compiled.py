@@ -1,15 +1,13 @@
 """The compiled likelihood: the kernels with their data and workspace.
 
-The patterns are cut into blocks. Each thread handles its share of the blocks with workspace of its own,
-every block writes its contribution to a place of its own, and these are added up in the order of the
-blocks: so the result does not depend, to the last bit, on the number of threads. The kernels release the
-interpreter's lock, so ordinary threads do.
+The patterns are cut into blocks. A piece of work is one tree in one block; the threads take pieces from a
+board, each with workspace of its own. Every piece writes its contribution to a place of its own, and these
+are added up in the order of the blocks: so the result does not depend, to the last bit, on the number of
+threads.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from itertools import pairwise
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float64
@@ -17,10 +15,12 @@ from jaxtyping import Float64
 from vbpi_mix.errors import NonFiniteError
 from vbpi_mix.likelihood import _general_kernel as general_kernel
 from vbpi_mix.likelihood import _jc_kernel as jc_kernel
+from vbpi_mix.likelihood._board import GRADIENT, HELP, VALUE
 from vbpi_mix.likelihood._scaling import BAD_TOPOLOGY, PLANNED
 from vbpi_mix.likelihood.base import LogLikelihoods
-from vbpi_mix.likelihood.layout import leaf_rows, weight_rows
+from vbpi_mix.likelihood.layout import aligned, leaf_rows, weight_rows
 from vbpi_mix.likelihood.models import SubstitutionModel
+from vbpi_mix.likelihood.workers import Workers, new_board
 from vbpi_mix.patterns import SitePatterns
 from vbpi_mix.shapes import BranchLengths, Topologies
 
@@ -36,7 +36,8 @@ class _CompiledLikelihood(ABC):
         self._dtype = dtype
         self._tips = leaf_rows(patterns, block, dtype)
         self._weights = weight_rows(patterns, block, dtype)
-        self._workers = Workers(threads, self._tips.shape[0])
+        self._workers = Workers(threads)
+        self._generation = 0
         self._high = np.empty(2 * self._num_taxa - 2)
 
     def value(
@@ -65,11 +66,9 @@ class _CompiledLikelihood(ABC):
     ) -> None:
         check_shapes(self._num_taxa, children, branch_lengths, value, gradient)
         self._prepare(children, branch_lengths)
-
-        def accumulate(worker: int, blocks: tuple[int, int]) -> None:
-            self._accumulate(worker, blocks, children, gradient is not None)
-
-        self._workers.run(accumulate)
+        self._workers.wake()
+        self._accumulate(0, VALUE if gradient is None else GRADIENT)
+        self._workers.await_finish()
         self._collect(value, self._no_gradient if gradient is None else gradient)
 
     def _prepare(self, children: np.ndarray, branch_lengths: np.ndarray) -> None:
@@ -77,26 +76,35 @@ class _CompiledLikelihood(ABC):
         if children.shape[0] != self._num_trees:
             self._allocate(children.shape[0])
         check_plan(self._plan(children, branch_lengths), children, branch_lengths)
+        self._children[:] = children
 
     def _allocate(self, num_trees: int) -> None:
         """Make buffers for a batch of so many trees."""
         num_edges, num_blocks = 2 * self._num_taxa - 3, self._tips.shape[0]
         self._num_trees = num_trees
+        self._generation += 1
+        self._children = np.empty((num_trees, self._num_taxa - 2, 2), np.int32)
         self._is_scaled = np.empty((num_trees, self._num_taxa - 2), np.bool_)
         self._log_range = np.empty((2, num_trees, num_edges))
         self._block_values = np.empty((num_blocks, num_trees))
         self._block_gradients = np.empty((num_blocks, num_trees, num_edges))
         self._no_gradient = np.empty((0, num_edges))
 
+    def _help(self, worker: int) -> None:
+        """Help with jobs until they cease."""
+        self._accumulate(worker, HELP)
+
     @abstractmethod
     def _plan(self, children: np.ndarray, branch_lengths: np.ndarray) -> tuple[int, int, int]:
         """Fill the branch buffers; returns what the kernel's plan returns."""
 
     @abstractmethod
-    def _accumulate(
-        self, worker: int, blocks: tuple[int, int], children: np.ndarray, compute_gradient: bool
-    ) -> None:
-        """Fill the block buffers of some blocks with a worker's workspace."""
+    def _accumulate(self, worker: int, mode: int) -> None:
+        """Call the kernel with a worker's workspace.
+
+        Helpers call this while the caller's thread may be allocating buffers: all that depend on the number
+        of trees, and their generation, are taken at once, from one tuple.
+        """
 
     @abstractmethod
     def _collect(self, value: np.ndarray, gradient: np.ndarray) -> None:
@@ -113,14 +121,20 @@ class CompiledJC69Likelihood(_CompiledLikelihood):
         node_shape = (self._num_taxa - 2, jc_kernel.NODE_ROWS, jc_kernel.BLOCK)
         site_shape = (jc_kernel.SITE_ROWS, jc_kernel.BLOCK)
         self._workspaces = [
-            (np.empty(node_shape, dtype), np.empty(site_shape, dtype)) for _ in self._workers.shares
+            (aligned(node_shape, dtype), aligned(site_shape, dtype)) for _ in range(self._workers.count)
         ]
         self._allocate(0)
+        self._workers.serve(self._help)
 
     def _allocate(self, num_trees: int) -> None:
         super()._allocate(num_trees)
         self._decay = np.empty((num_trees, 2 * self._num_taxa - 3), self._dtype)
         self._spread = np.empty_like(self._decay)
+        self._buffers: tuple[Any, ...] = (
+            self._generation,
+            (self._children, self._decay, self._spread, self._is_scaled),
+            (self._block_values, self._block_gradients),
+        )
 
     def _plan(self, children: np.ndarray, branch_lengths: np.ndarray) -> tuple[int, int, int]:
         return jc_kernel.plan(
@@ -134,22 +148,19 @@ class CompiledJC69Likelihood(_CompiledLikelihood):
             self._high,
         )
 
-    def _accumulate(
-        self, worker: int, blocks: tuple[int, int], children: np.ndarray, compute_gradient: bool
-    ) -> None:
-        jc_kernel.accumulate(
-            blocks,
+    def _accumulate(self, worker: int, mode: int) -> None:
+        generation, trees, sums = self._buffers
+        arguments = (
+            self._workers.board,
+            generation,
+            mode,
             self._tips,
             self._weights,
-            children,
-            self._decay,
-            self._spread,
-            self._is_scaled,
+            *trees,
             *self._workspaces[worker],
-            compute_gradient,
-            self._block_values,
-            self._block_gradients,
+            *sums,
         )
+        jc_kernel.accumulate(*arguments)
 
     def _collect(self, value: np.ndarray, gradient: np.ndarray) -> None:
         jc_kernel.collect(self._total_weight, self._block_values, self._block_gradients, value, gradient)
@@ -170,14 +181,15 @@ class CompiledGeneralLikelihood(_CompiledLikelihood):
         node_shape = (num_nodes, model.num_categories, general_kernel.NODE_ROWS, block)
         self._workspaces = [
             (
-                np.empty(node_shape, dtype),
-                np.empty((num_internal, block), dtype),
-                np.empty((general_kernel.SITE_ROWS, block), dtype),
+                aligned(node_shape, dtype),
+                aligned((num_internal, block), dtype),
+                aligned((general_kernel.SITE_ROWS, block), dtype),
             )
-            for _ in self._workers.shares
+            for _ in range(self._workers.count)
         ]
         self._spectrum = np.empty((2, 4))
         self._allocate(0)
+        self._workers.serve(self._help)
 
     def transition_cotangents(
         self, children: Topologies, branch_lengths: BranchLengths
@@ -198,7 +210,7 @@ class CompiledGeneralLikelihood(_CompiledLikelihood):
         check_shapes(self._num_taxa, children, branch_lengths)
         self._prepare(children, branch_lengths)
         cotangents = np.zeros((*branch_lengths.shape, self._model.num_categories, 4, 4))
-        self._accumulate_with_cotangents(0, (0, self._tips.shape[0]), children, True, cotangents, True)
+        self._accumulate_with_cotangents(0, GRADIENT, new_board(), cotangents)
         return cotangents
 
     def _allocate(self, num_trees: int) -> None:
@@ -206,7 +218,12 @@ class CompiledGeneralLikelihood(_CompiledLikelihood):
         matrices = (num_trees, 2 * self._num_taxa - 3, self._model.num_categories, 4, 4)
         self._transitions = np.empty(matrices, self._dtype)
         self._derivatives = np.empty(matrices, self._dtype)
-        self._no_cotangents = np.empty((1, *matrices[1:]))
+        self._buffers: tuple[Any, ...] = (
+            self._generation,
+            (self._children, self._root_weights, self._transitions, self._derivatives, self._is_scaled),
+            (self._block_values, self._block_gradients),
+            np.empty((1, *matrices[1:])),
+        )
 
     def _plan(self, children: np.ndarray, branch_lengths: np.ndarray) -> tuple[int, int, int]:
         return general_kernel.plan(
@@ -223,67 +240,29 @@ class CompiledGeneralLikelihood(_CompiledLikelihood):
             self._spectrum,
         )
 
-    def _accumulate(
-        self, worker: int, blocks: tuple[int, int], children: np.ndarray, compute_gradient: bool
-    ) -> None:
-        self._accumulate_with_cotangents(
-            worker, blocks, children, compute_gradient, self._no_cotangents, False
-        )
+    def _accumulate(self, worker: int, mode: int) -> None:
+        self._accumulate_with_cotangents(worker, mode, self._workers.board, None)
 
     def _accumulate_with_cotangents(
-        self,
-        worker: int,
-        blocks: tuple[int, int],
-        children: np.ndarray,
-        compute_gradient: bool,
-        cotangents: np.ndarray,
-        has_cotangents: bool,
+        self, worker: int, mode: int, board: np.ndarray, cotangents: np.ndarray | None
     ) -> None:
-        general_kernel.accumulate(
-            blocks,
+        generation, trees, sums, no_cotangents = self._buffers
+        arguments = (
+            board,
+            generation,
+            mode,
             self._tips,
             self._weights,
-            children,
-            self._root_weights,
-            self._transitions,
-            self._derivatives,
-            self._is_scaled,
+            *trees,
             *self._workspaces[worker],
-            compute_gradient,
-            self._block_values,
-            self._block_gradients,
-            cotangents,
-            has_cotangents,
+            *sums,
+            no_cotangents if cotangents is None else cotangents,
+            cotangents is not None,
         )
+        general_kernel.accumulate(*arguments)
 
     def _collect(self, value: np.ndarray, gradient: np.ndarray) -> None:
         general_kernel.collect(self._block_values, self._block_gradients, value, gradient)
-
-
-class Workers:
-    """Threads that share the blocks of patterns.
-
-    Attributes:
-        shares: First block, and the one after the last, of each worker; there are no more workers than
-            blocks.
-    """
-
-    def __init__(self, threads: int, num_blocks: int) -> None:
-        if threads < 1:
-            raise ValueError(f"threads must be at least one, got {threads}.")
-        count = max(1, min(threads, num_blocks))
-        ends = [num_blocks * worker // count for worker in range(count + 1)]
-        self.shares = list(pairwise(ends))
-        self._pool = ThreadPoolExecutor(count - 1) if count > 1 else None
-
-    def run(self, task: Callable[[int, tuple[int, int]], None]) -> None:
-        """Call the task for every worker with its number and share; the caller's thread takes the first."""
-        others = []
-        if self._pool is not None:
-            others = [self._pool.submit(task, i, self.shares[i]) for i in range(1, len(self.shares))]
-        task(0, self.shares[0])
-        for other in others:
-            other.result()
 
 
 def check_shapes(

@@ -1,8 +1,21 @@
 """How the compiled kernels lay out site patterns: in blocks, the patterns of a block next to each other."""
 
+import math
+
 import numpy as np
 
 from vbpi_mix.patterns import SitePatterns
+
+LINE_BYTES = 64
+"""Bytes of a cache line; a vector that crosses the border of two costs twice."""
+
+
+def aligned(shape: tuple[int, ...], dtype: str) -> np.ndarray:
+    """Array of any content that begins at the border of a cache line."""
+    size = math.prod(shape) * np.dtype(dtype).itemsize
+    room = np.empty(size + LINE_BYTES, np.uint8)
+    start = -room.ctypes.data % LINE_BYTES
+    return room[start : start + size].view(dtype).reshape(shape)
 
 
 def leaf_rows(patterns: SitePatterns, block: int, dtype: str) -> np.ndarray:
@@ -25,12 +38,15 @@ def leaf_rows(patterns: SitePatterns, block: int, dtype: str) -> np.ndarray:
     partials = states[:, None, :] >> np.arange(4, dtype=np.uint8)[:, None] & 1
     rows = np.concatenate((partials, partials.sum(1, keepdims=True)), 1)
     blocks = rows.reshape(patterns.num_taxa, 5, num_blocks, block).transpose(2, 0, 1, 3)
-    return np.ascontiguousarray(blocks, dtype=dtype)
+    result = aligned(blocks.shape, dtype)
+    result[...] = blocks
+    return result
 
 
 def weight_rows(patterns: SitePatterns, block: int, dtype: str) -> np.ndarray:
     """Pattern weights [block, pattern of the block], zero for the patterns that fill up the last block."""
     num_blocks = -(-patterns.num_patterns // block)
-    weights = np.zeros(num_blocks * block, dtype)
+    weights = aligned((num_blocks * block,), dtype)
+    weights[:] = 0.0
     weights[: patterns.num_patterns] = patterns.weights
     return weights.reshape(num_blocks, block)

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 from array_api_compat import array_namespace
 from jaxtyping import Float
 
@@ -39,6 +40,13 @@ class ImportanceWeights:
     responsibilities: Float[Any, "*batch sampled particle denominator"]
 
 
+def namespace_of(array: Any) -> ModuleType:
+    """Array namespace of an array: numpy itself where it can serve, since asking costs more than a sum."""
+    if isinstance(array, np.ndarray) and hasattr(np, "__array_api_version__"):
+        return np
+    return array_namespace(array)
+
+
 def log_sum_exp(xp: ModuleType, x: Float[Any, "..."]) -> Float[Any, "..."]:
     """Log of the sum of exponentials over the last axis, which stays. Needs one entry that is not -inf."""
     if x.shape[-1] == 1:
@@ -58,7 +66,7 @@ def importance_weights(
         log_density: log q_d of every particle under every denominator component, in nats. -inf says that the
             component cannot produce the particle; the generating component's own value must be finite.
     """
-    xp = array_namespace(log_joint, log_density)
+    xp = namespace_of(log_joint)
     num_sampled, num_particles, num_denominators = log_density.shape[-3:]
     if num_denominators == 1:  # nothing to sum: training with one component need not pay for it in every step
         log_total, responsibilities = log_density, xp.ones_like(log_density)

@@ -88,10 +88,10 @@ from enum import Enum
 from types import ModuleType
 from typing import Any
 
-from array_api_compat import array_namespace, device
+from array_api_compat import device
 from jaxtyping import Float, Int
 
-from vbpi_mix.objectives.bounds import ImportanceWeights, importance_weights, log_sum_exp
+from vbpi_mix.objectives.bounds import ImportanceWeights, importance_weights, log_sum_exp, namespace_of
 
 _ABSENT = -1e30
 """Log weight of a particle that is left out: its exp is zero, yet arithmetic with it stays finite."""
@@ -182,15 +182,20 @@ def topology_cotangents(
     weights: ImportanceWeights, generator: Int[Any, " sampled"], kind: TopologyGradient
 ) -> Float[Any, "*batch sampled particle denominator"]:
     """Coefficients of d log q_d(tau_sk) in the parameters of component d, for gradient ascent."""
-    xp = array_namespace(weights.log_weights)
+    xp = namespace_of(weights.log_weights)
     r = weights.responsibilities
     num_sampled = r.shape[-3]
-    own = _is_generator(xp, r, generator)[:, None, :]
     match kind:
+        case TopologyGradient.REWEIGHTED_WAKE_SLEEP if (
+            r.shape[-1] == 1
+        ):  # the only component is the generator
+            return weights.normalised[..., None]
         case TopologyGradient.VIMCO:
+            own = _is_generator(xp, r, generator)[:, None, :]
             signal = _learning_signal(xp, weights.log_weights)
             return (signal[..., None] * own - weights.normalised[..., None] * r) / num_sampled
         case TopologyGradient.REWEIGHTED_WAKE_SLEEP:
+            own = _is_generator(xp, r, generator)[:, None, :]
             return weights.normalised[..., None] * (own / num_sampled)
         case _:
             raise TypeError(f"expected a TopologyGradient, got {kind!r}")
@@ -200,7 +205,7 @@ def branch_cotangents(
     weights: ImportanceWeights, generator: Int[Any, " sampled"], kind: BranchGradient
 ) -> BranchCotangents:
     """Coefficients of the derivatives of log_joint and log q_d(b | tau), for gradient ascent."""
-    xp = array_namespace(weights.log_weights)
+    xp = namespace_of(weights.log_weights)
     r = weights.responsibilities
     num_sampled, num_particles, num_denominators = r.shape[-3:]
     match kind:

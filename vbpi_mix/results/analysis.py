@@ -13,11 +13,12 @@ from vbpi_mix.likelihood.base import TreeLikelihood, make_likelihood
 from vbpi_mix.likelihood.models import jc69
 from vbpi_mix.likelihood.priors import ExponentialBranchPrior
 from vbpi_mix.patterns import SitePatterns, compress
-from vbpi_mix.results.correction import CorrectedPosterior, correct
+from vbpi_mix.results.correction import CorrectedPosterior, CorrectionMethod, choose_method, correct
+from vbpi_mix.results.correlations import Correlations
 from vbpi_mix.results.draws import PosteriorDraws
 from vbpi_mix.results.evaluation import equal_cost_particles
 from vbpi_mix.results.refit import RefitChoice, refit_mixture
-from vbpi_mix.results.sampling import draw_posterior
+from vbpi_mix.results.sampling import draw_posterior, find_undrawn
 from vbpi_mix.sbn.support import build_support
 from vbpi_mix.seeding import RandomStreams
 from vbpi_mix.training.checkpoint import Checkpoint
@@ -31,9 +32,6 @@ from vbpi_mix.trees.samples import TreeSample, read_tree_sample
 REFIT_DRAWS = 50_000
 """Draws that the refit learns from, over all components; no more than the evaluation uses."""
 
-JUDGE_DRAWS = 10_000
-"""Draws by which each candidate of the refit is judged, over all components."""
-
 MIN_DRAWS = 10
 """Fewest draws of a component: what a ten-sample bound takes."""
 
@@ -44,12 +42,14 @@ class Evaluation:
 
     Attributes:
         mixture: The mixture that the draws come from.
+        correlations: Correlations of its branch lengths, which the refit has found; zeros without one.
         refit: What the refit did; None where the configuration asks for none.
         draws: Importance draws.
         corrected: The posterior corrected from them.
     """
 
     mixture: Mixture
+    correlations: Correlations
     refit: RefitChoice | None
     draws: PosteriorDraws
     corrected: CorrectedPosterior
@@ -116,7 +116,7 @@ def start_run(config: RunConfig, alignment: Alignment, sample: TreeSample | None
 def make_engine(checkpoint: Checkpoint) -> Engine:
     """The engine that the configuration asks for; it updates the checkpoint's state in place."""
     config, state = checkpoint.config, checkpoint.state
-    likelihood, prior = likelihood_of(checkpoint), branch_prior_of(config)
+    likelihood, prior = likelihood_of(checkpoint, config.machine.dtype), branch_prior_of(config)
     match config.machine.engine:
         case "compiled":
             return CompiledEngine(state, likelihood, prior, config.mixture, config.optimisation)
@@ -128,8 +128,12 @@ def make_engine(checkpoint: Checkpoint) -> Engine:
             return TorchEngine(state, likelihood, prior, config.optimisation, config.machine.device)
 
 
-def likelihood_of(checkpoint: Checkpoint) -> TreeLikelihood:
+def likelihood_of(checkpoint: Checkpoint, dtype: str = "float64") -> TreeLikelihood:
     """Likelihood of a run's data, by the engine that its configuration asks for.
+
+    Args:
+        checkpoint: The run.
+        dtype: Precision; training may do with less than evaluation.
 
     Raises:
         ConfigurationError: The device cannot be used.
@@ -140,7 +144,7 @@ def likelihood_of(checkpoint: Checkpoint) -> TreeLikelihood:
         checkpoint.patterns,
         jc69(),
         threads=machine.threads if machine.engine == "compiled" else 1,  # torch's own are the process's
-        dtype=machine.dtype,
+        dtype=dtype,
         engine=machine.engine,
         device=machine.device,
     )
@@ -159,18 +163,31 @@ def evaluate(checkpoint: Checkpoint) -> Evaluation:
     config, generator = checkpoint.config, checkpoint.streams.evaluation
     likelihood, prior = likelihood_of(checkpoint), branch_prior_of(config)
     mixture, refit = checkpoint.state.mixture, None
-    num_components = config.mixture.components
+    correlations = Correlations.none(mixture.num_components, mixture.support)
+    num_components, threads = config.mixture.components, config.machine.threads
     draws_per_component = max(MIN_DRAWS, config.evaluation.repeats * particles_per_component(config))
     if config.evaluation.refit:
         learn = min(draws_per_component, max(MIN_DRAWS, REFIT_DRAWS // num_components))
-        judge = min(draws_per_component, max(MIN_DRAWS, JUDGE_DRAWS // num_components))
-        mixture, refit = refit_mixture(
-            mixture,
-            draw_posterior(mixture, likelihood, prior, learn, generator),
-            lambda candidate: draw_posterior(candidate, likelihood, prior, judge, generator),
-        )
-    draws = draw_posterior(mixture, likelihood, prior, draws_per_component, generator)
-    return Evaluation(mixture, refit, draws, correct(draws))
+        learnt = draw_posterior(mixture, likelihood, prior, learn, generator, correlations, threads)
+        mixture, correlations, refit = refit_mixture(mixture, learnt)
+    draws = draw_posterior(mixture, likelihood, prior, draws_per_component, generator, correlations, threads)
+    return Evaluation(mixture, correlations, refit, draws, corrected_posterior(mixture, draws, generator))
+
+
+def corrected_posterior(
+    mixture: Mixture, draws: PosteriorDraws, generator: np.random.Generator
+) -> CorrectedPosterior:
+    """The posterior corrected from draws, and topologies of the mixture that they lack where those count.
+
+    Args:
+        mixture: The mixture that the draws come from.
+        draws: Importance draws.
+        generator: Source of the random numbers that find undrawn topologies.
+    """
+    undrawn = None
+    if choose_method(draws) is CorrectionMethod.RAO_BLACKWELLISED:
+        undrawn = find_undrawn(mixture, draws, draws.num_draws // draws.num_components, generator)
+    return correct(draws, undrawn=undrawn)
 
 
 def particles_per_component(config: RunConfig) -> int:

@@ -4,18 +4,28 @@ Weights with the mixture in the denominator turn draws of q into a consistent es
 estimates of a topology's posterior probability follow (N draws, w = exp f):
 
 - self-normalised: ``p(tau) = sum_{i: tau_i = tau} w_i / sum_i w_i``;
-- Rao-Blackwellised: ``p(tau)`` proportional to ``q(tau) * mean_{i: tau_i = tau} w_i`` over the topologies
-  drawn. Since E_q[w | tau] = p(tau, Y) / q(tau), only the weights are random; how often tau was drawn no
-  longer matters.
+- Rao-Blackwellised: ``p(tau)`` proportional to ``q(tau) r(tau)``, r the mean weight of the topology's draws
+  relative to that of all. Since E_q[w | tau] = p(tau, Y) / q(tau), only the weights are random; how often
+  tau was drawn no longer matters.
 
-The second is normalised over the drawn topologies, and so leaves out what q holds elsewhere: its clade
+In the second, the mean weight m of n draws is a noisy estimate of r, with relative variance c^2 / n, while
+over topologies r itself scatters about 1, the better q is the less. So r is shrunk towards 1 by the best
+linear (empirical Bayes) predictor,
+
+    r = 1 + B (m - 1),        B = t^2 / (t^2 + c^2 / n),
+
+c^2 the relative variance of weights within topologies, and t^2 the variance of r over topologies, both
+estimated from the topologies with at least ``MIN_REPEATS`` draws. B tends to 1 with n, so the estimate stays
+consistent. Topologies that q holds but that no draw has, if given, get r = 1.
+
+It is normalised over the topologies that are known, and so leaves out what q holds elsewhere: its clade
 probabilities are biased by up to that mass, towards the more probable topologies. Where most topologies are
 drawn once it weights by q twice. `correct` therefore uses it only where the drawn topologies hold at least
 ``MIN_DRAWN_MASS`` of q.
 
 Either way every draw gets a weight that is consistent with the topology probabilities,
 
-    v_i = p(tau_i) * w_i / sum_{j: tau_j = tau_i} w_j,
+    v_i proportional to p(tau_i) * w_i / sum_{j: tau_j = tau_i} w_j,
 
 so that topology, clade and branch-length summaries and the resampled draws all describe one posterior.
 """
@@ -24,7 +34,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 import numpy as np
-from jaxtyping import Float64, Int
+from jaxtyping import Float64, Int, Int32
 from scipy.special import logsumexp
 
 from vbpi_mix.results.draws import PosteriorDraws
@@ -38,6 +48,10 @@ as far off.
 """
 
 
+MIN_REPEATS = 20
+"""Draws of a topology from which on it counts for the variances that decide about shrinking."""
+
+
 class CorrectionMethod(Enum):
     """How the posterior probabilities of topologies were estimated."""
 
@@ -46,24 +60,40 @@ class CorrectionMethod(Enum):
 
 
 @dataclass(frozen=True)
+class UndrawnTopologies:
+    """Topologies that q holds and no importance draw has.
+
+    Attributes:
+        topologies: Distinct canonical topologies, none of them drawn.
+        log_q: Exact log probability of each under the mixture, in nats.
+    """
+
+    topologies: Int32[np.ndarray, "undrawn internal 2"]
+    log_q: Float64[np.ndarray, "undrawn"]
+
+
+@dataclass(frozen=True)
 class CorrectedPosterior:
-    """An importance-corrected posterior over the topologies drawn.
+    """An importance-corrected posterior.
 
     Attributes:
         method: How it was estimated.
         drawn_mass: Exact probability under q of the topologies drawn.
-        log_topology_probabilities: Log posterior probability of each distinct topology; normalised.
-        log_draw_weights: Log weight of each draw; normalised, and summing to the above within each topology.
+        topologies: Distinct canonical topologies: those of the draws in their order, then undrawn ones.
+        log_topology_probabilities: Log posterior probability of each; normalised.
+        log_draw_weights: Log weight of each draw; normalised. Within every drawn topology they sum to its
+            probability over that of all drawn ones.
     """
 
     method: CorrectionMethod
     drawn_mass: float
-    log_topology_probabilities: Float64[np.ndarray, "unique"]
+    topologies: Int32[np.ndarray, "topology internal 2"]
+    log_topology_probabilities: Float64[np.ndarray, "topology"]
     log_draw_weights: Float64[np.ndarray, "draw"]
 
     @property
-    def topology_probabilities(self) -> Float64[np.ndarray, "unique"]:
-        """Posterior probability of each distinct topology; sums to 1."""
+    def topology_probabilities(self) -> Float64[np.ndarray, "topology"]:
+        """Posterior probability of each topology; sums to 1."""
         return np.exp(self.log_topology_probabilities)
 
     @property
@@ -83,14 +113,16 @@ def correct(
     draws: PosteriorDraws,
     method: CorrectionMethod | None = None,
     log_weights: Float64[np.ndarray, "draw"] | None = None,
+    undrawn: UndrawnTopologies | None = None,
 ) -> CorrectedPosterior:
-    """Importance-corrected posterior over the topologies drawn.
+    """Importance-corrected posterior over the topologies drawn, and others if given.
 
     Args:
         draws: Importance draws.
         method: The estimate to use; by default the one that `choose_method` names.
         log_weights: Other weights than the draws' own, with any constant added: Pareto-smoothed ones, for
             instance.
+        undrawn: Further topologies; only the Rao-Blackwellised estimate gives them any probability.
 
     Returns:
         Probabilities of the topologies and weights of the draws, each summing to 1.
@@ -98,20 +130,50 @@ def correct(
     method = choose_method(draws) if method is None else method
     log_weights = draws.log_weights if log_weights is None else log_weights
     log_totals = log_sum_by_topology(log_weights, draws.topology_index, len(draws.topologies))
+    topologies = draws.topologies
     match method:
         case CorrectionMethod.SELF_NORMALISED:
             log_probabilities = log_totals
         case CorrectionMethod.RAO_BLACKWELLISED:
-            counts = np.bincount(draws.topology_index)
-            log_probabilities = draws.log_q + log_totals - np.log(counts)
+            log_relative = log_weights - (logsumexp(log_weights) - np.log(draws.num_draws))
+            log_probabilities = draws.log_q + np.log(_shrunk_ratios(log_relative, draws.topology_index))
+            if undrawn is not None:
+                topologies = np.concatenate([topologies, undrawn.topologies])
+                log_probabilities = np.concatenate([log_probabilities, undrawn.log_q])
     log_probabilities = log_probabilities - logsumexp(log_probabilities)
-    log_draw_weights = (log_probabilities - log_totals)[draws.topology_index] + log_weights
+    log_of_drawn = log_probabilities[: len(draws.topologies)]
+    log_draw_weights = (log_of_drawn - log_totals)[draws.topology_index] + log_weights
     return CorrectedPosterior(
         method=method,
         drawn_mass=float(np.exp(logsumexp(draws.log_q))),
+        topologies=topologies,
         log_topology_probabilities=log_probabilities,
-        log_draw_weights=log_draw_weights,
+        log_draw_weights=log_draw_weights - logsumexp(log_of_drawn),
     )
+
+
+def _shrunk_ratios(
+    log_relative: Float64[np.ndarray, "draw"], topology_index: Int[np.ndarray, "draw"]
+) -> Float64[np.ndarray, "unique"]:
+    """Posterior over proposal probability of each topology, shrunk towards 1; see the module docstring.
+
+    Args:
+        log_relative: Logs of the weights over their mean.
+        topology_index: Topology of each draw.
+    """
+    counts = np.bincount(topology_index)
+    means = np.exp(log_sum_by_topology(log_relative, topology_index, len(counts))) / counts
+    squares = np.bincount(topology_index, (np.exp(log_relative) - means[topology_index]) ** 2)
+    often = counts >= MIN_REPEATS
+    tiny = np.finfo(np.float64).tiny
+    if not often.any():
+        return np.maximum(means, tiny)
+    within = squares[often].sum() / (counts[often] - 1).sum()
+    # Rare topologies tell less, each, but there are more of them: between equal weights and counts.
+    importance = np.sqrt(counts[often])
+    between = float(importance @ ((means[often] - 1) ** 2 - within / counts[often]) / importance.sum())
+    between = max(between, tiny)
+    return np.maximum(1 + between / (between + within / counts) * (means - 1), tiny)
 
 
 def log_sum_by_topology(

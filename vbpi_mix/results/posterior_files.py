@@ -1,13 +1,14 @@
 """Files that other programs read: the corrected posterior as trees, topologies and a consensus.
 
-The topologies and the consensus come from all weighted draws. The trees are resampled from them in
-proportion to their weights, as the file says in a comment, so that programs that expect a Markov chain's
-equally weighted sample can use them: MrBayes' ``sumt``, TreeAnnotator, DendroPy, R.
+The topologies, and the consensus with its split probabilities, come from all weighted draws. The trees are
+resampled from them in proportion to their weights, as the file says in a comment, so that programs that
+expect a Markov chain's equally weighted sample can use them: MrBayes' ``sumt``, TreeAnnotator, DendroPy, R.
+The consensus takes its branch lengths from those trees.
 """
 
 import zipfile
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ from vbpi_mix.results.diagnostics import Reliability
 from vbpi_mix.results.draws import PosteriorDraws
 from vbpi_mix.results.run_directory import RunDirectory, atomic_write, write_text
 from vbpi_mix.trees.nexus import write_consensus, write_tree_samples, write_trprobs
-from vbpi_mix.trees.summaries import majority_rule_consensus
+from vbpi_mix.trees.summaries import LengthSummary, SplitTable, consensus_of_splits, split_table
 
 
 @dataclass(frozen=True)
@@ -28,11 +29,13 @@ class FinalPosterior:
 
     Attributes:
         logits: Logits of the subsplit networks after the refit; the checkpoint has those before.
-        topologies: Distinct canonical topologies drawn.
+        correlations: Correlations of branch lengths (`vbpi_mix.results.correlations`); zeros without a refit.
+        topologies: Distinct canonical topologies.
         log_topology_probabilities: Log of their corrected probabilities, in nats.
     """
 
     logits: Float64[np.ndarray, "component parameter"]
+    correlations: Float64[np.ndarray, "component tripartition 3"]
     topologies: Int32[np.ndarray, "unique internal 2"]
     log_topology_probabilities: Float64[np.ndarray, "unique"]
 
@@ -56,12 +59,27 @@ def write_posterior(
     resampled = importance_resample(corrected.log_draw_weights, draws.topology_index, num_trees, generator)
     write_text(directory.posterior_trees, resampled_nexus(draws, resampled))
     reliability = str(Reliability.of(draws))
-    trprobs = write_trprobs(draws.taxa, draws.topologies, corrected.topology_probabilities)
+    trprobs = write_trprobs(draws.taxa, corrected.topologies, corrected.topology_probabilities)
     write_text(directory.topology_probabilities, _with_comment(trprobs, reliability))
-    consensus = majority_rule_consensus(
-        draws.taxa, draws.topologies[draws.topology_index], corrected.draw_weights, draws.branch_lengths
+    splits = split_table(corrected.topologies, corrected.topology_probabilities)
+    sampled = split_table(
+        draws.topologies[draws.topology_index[resampled]], branch_lengths=draws.branch_lengths[resampled]
     )
+    consensus = consensus_of_splits(draws.taxa, _with_lengths(splits, sampled))
     write_text(directory.consensus, _with_comment(write_consensus(consensus), reliability))
+
+
+def _with_lengths(table: SplitTable, sampled: SplitTable) -> SplitTable:
+    """A table with the branch lengths of another, NaN for splits that the other does not hold."""
+    assert sampled.lengths is not None
+    row_of = {mask.tobytes(): row for row, mask in enumerate(sampled.masks)}
+    row = np.array([row_of.get(mask.tobytes(), -1) for mask in table.masks])
+    lengths = LengthSummary(
+        mean=np.where(row < 0, np.nan, sampled.lengths.mean[row]),
+        sd=np.where(row < 0, np.nan, sampled.lengths.sd[row]),
+        interval=np.where(row[:, None] < 0, np.nan, sampled.lengths.interval[row]),
+    )
+    return replace(table, lengths=lengths)
 
 
 def resampled_nexus(draws: PosteriorDraws, index: Int[np.ndarray, "resampled"]) -> str:
@@ -88,6 +106,7 @@ def save_final(path: Path, final: FinalPosterior) -> None:
         np.savez_compressed(
             file,
             logits=final.logits,
+            correlations=final.correlations,
             topologies=final.topologies,
             log_topology_probabilities=final.log_topology_probabilities,
         )
@@ -102,7 +121,10 @@ def load_final(path: Path) -> FinalPosterior:
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as content:
             return FinalPosterior(
-                content["logits"], content["topologies"], content["log_topology_probabilities"]
+                content["logits"],
+                content["correlations"],
+                content["topologies"],
+                content["log_topology_probabilities"],
             )
     except FileNotFoundError:
         raise RunDirectoryError(

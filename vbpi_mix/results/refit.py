@@ -1,8 +1,9 @@
-"""Refitting the subsplit networks of a trained mixture to its own importance-corrected draws.
+"""Refitting a trained mixture to its own importance-corrected draws, without any likelihood.
 
-Training follows a noisy gradient; expectation-maximisation on weighted topologies goes straight to the
-networks that minimise KL(corrected || q), in about a second. Two candidates are made, because neither is
-always the better:
+Training follows a noisy gradient, and leaves branch lengths independent given the topology. Weighted draws
+mend both. Branch lengths get the correlations that the draws show (`vbpi_mix.results.correlations`). For the
+subsplit networks, expectation-maximisation on weighted topologies goes straight to the networks that
+minimise KL(corrected || q). Two candidates are made, because neither is always the better:
 
 - *averaged*: from the topologies' corrected probabilities, starting at the tables that average over rootings;
 - *trained*: from truncated importance weights (Ionides 2008) mixed with a little of the old q, starting at
@@ -10,21 +11,24 @@ always the better:
   first.
 
 Component a of a mixture is fitted to draws weighted by its responsibility q_a / sum_c q_c for them: one
-step of expectation-maximisation for the mixture, the branch lengths kept. Both candidates and the mixture
-as trained then draw anew, and the highest ten-sample bound wins: so the refit is judged on draws it has not
-seen.
+step of expectation-maximisation for the mixture, the branch-length parameters kept. Both candidates are
+fitted to one half of the draws and judged on the other by
+
+    sum_i v_i log [q_new(tau_i, b_i) / q_old(tau_i, b_i)],       v the truncated weights, summing to 1,
+
+an estimate of what the candidate takes off KL(posterior || q). With r the responsibilities the ratio is
+sum_a r_a q_a,new(tau) / q_a,old(tau). The better candidate, if it gains anything, is fitted again to all.
 """
 
-from collections.abc import Callable
 from enum import Enum
 
 import numpy as np
-from jaxtyping import Float64
+from jaxtyping import Bool, Float64
 from scipy.special import logsumexp
 
 from vbpi_mix.results.correction import correct
+from vbpi_mix.results.correlations import Correlations, estimate_correlations
 from vbpi_mix.results.draws import PosteriorDraws
-from vbpi_mix.results.evaluation import lower_bound
 from vbpi_mix.sbn.em import fit_network, rooting_averaged_logits
 from vbpi_mix.sbn.network import SubsplitNetworks
 from vbpi_mix.sbn.support import TopologyIndex
@@ -39,46 +43,43 @@ PRIOR_STRENGTH = 1e-3
 MAX_STEPS = 60
 """Most EM steps of a candidate."""
 
-MAX_WORK = 400_000
-"""Most topologies times EM steps of a candidate, a few seconds of work; six steps are done in any case."""
+MAX_WORK = 150_000
+"""Most topologies times EM steps of a fit, about a second of work; six steps are done in any case."""
 
 NEGLIGIBLE = 1e-3
 """Weight of the least probable topologies that are left out of a fit, all together."""
 
 
 class RefitChoice(Enum):
-    """Which mixture had the highest bound on fresh draws."""
+    """Which subsplit networks were nearest the posterior on held-out draws."""
 
     UNCHANGED = "unchanged"
     AVERAGED = "averaged"
     TRAINED = "trained"
 
 
-def refit_mixture(
-    mixture: Mixture, draws: PosteriorDraws, redraw: Callable[[Mixture], PosteriorDraws]
-) -> tuple[Mixture, RefitChoice]:
-    """The mixture with networks refitted to corrected draws, if that raises its ten-sample bound.
+def refit_mixture(mixture: Mixture, draws: PosteriorDraws) -> tuple[Mixture, Correlations, RefitChoice]:
+    """The mixture with networks nearer the posterior, if such are found, and correlations of its branches.
 
     Args:
-        mixture: The mixture as trained; not changed.
-        draws: Draws from it.
-        redraw: Function that draws anew from a mixture: at least ten draws a component, to judge by.
+        mixture: The mixture that the draws come from; not changed.
+        draws: Draws, at least two of every component.
 
     Returns:
-        The mixture of the highest bound, with the branch parameters of the given one, and which it is.
+        The mixture, with the branch parameters of the given one; the correlations that the draws show; and
+        which networks the mixture has.
     """
     index = mixture.support.index(draws.topologies, mixture.with_psp)
-    candidates = {
-        RefitChoice.UNCHANGED: mixture,
-        RefitChoice.AVERAGED: _averaged(mixture, draws, index),
-        RefitChoice.TRAINED: _continued(mixture, draws, index),
+    correlations = estimate_correlations(mixture, draws, index, _truncated_weights(draws.log_weights))
+    in_second_half = (np.arange(draws.num_draws) // draws.num_components) % 2 == 1
+    first, first_index = _subset(draws, index, ~in_second_half)
+    second, second_index = _subset(draws, index, in_second_half)
+    gains = {
+        choice: _gain(mixture, _fit(mixture, first, first_index, choice), second, second_index)
+        for choice in RefitChoice
     }
-    bounds = {}
-    for choice, candidate in candidates.items():
-        fresh = redraw(candidate)
-        bounds[choice] = lower_bound(fresh.by_component(fresh.log_weights), 10)
-    best = max(bounds, key=lambda choice: bounds[choice])
-    return candidates[best], best
+    best = max(gains, key=lambda choice: gains[choice])
+    return _fit(mixture, draws, index, best), correlations, best
 
 
 def truncated_log_weights(log_weights: Float64[np.ndarray, "draw"]) -> Float64[np.ndarray, "draw"]:
@@ -87,21 +88,55 @@ def truncated_log_weights(log_weights: Float64[np.ndarray, "draw"]) -> Float64[n
     return np.minimum(log_weights, log_mean + 0.5 * np.log(len(log_weights)))
 
 
-def _averaged(mixture: Mixture, draws: PosteriorDraws, index: TopologyIndex) -> Mixture:
-    """Fit to the corrected posterior from rooting-averaged tables."""
-    per_component = _topology_weights(draws, correct(draws).draw_weights)
-    starts = [
-        rooting_averaged_logits(mixture.support, index, np.ascontiguousarray(weights))
-        for weights in per_component
-    ]
+def _truncated_weights(log_weights: Float64[np.ndarray, "draw"]) -> Float64[np.ndarray, "draw"]:
+    """Truncated weights, normalised."""
+    truncated = truncated_log_weights(log_weights)
+    return np.exp(truncated - logsumexp(truncated))
+
+
+def _subset(
+    draws: PosteriorDraws, index: TopologyIndex, chosen: Bool[np.ndarray, "draw"]
+) -> tuple[PosteriorDraws, TopologyIndex]:
+    """Some of the draws, the same number of every component, and their topologies' index."""
+    kept, position = np.unique(draws.topology_index[chosen], return_inverse=True)
+    subset = PosteriorDraws(
+        taxa=draws.taxa,
+        topologies=draws.topologies[kept],
+        log_q=draws.log_q[kept],
+        topology_index=position,
+        branch_lengths=draws.branch_lengths[chosen],
+        log_weights=draws.log_weights[chosen],
+        component=draws.component[chosen],
+        responsibilities=draws.responsibilities[chosen],
+    )
+    return subset, index.select(kept)
+
+
+def _gain(mixture: Mixture, candidate: Mixture, draws: PosteriorDraws, index: TopologyIndex) -> float:
+    """Nats that a candidate takes off KL(posterior || mixture), estimated from draws of the mixture."""
+    change = candidate.networks.log_probability(index) - mixture.networks.log_probability(index)
+    with np.errstate(divide="ignore"):  # a component may have nothing to do with a draw
+        log_ratio = logsumexp(change[draws.topology_index] + np.log(draws.responsibilities), axis=1)
+    return float(_truncated_weights(draws.log_weights) @ log_ratio)
+
+
+def _fit(mixture: Mixture, draws: PosteriorDraws, index: TopologyIndex, choice: RefitChoice) -> Mixture:
+    """A candidate, fitted to draws, whose distinct topologies `index` has."""
+    match choice:
+        case RefitChoice.UNCHANGED:
+            return mixture
+        case RefitChoice.AVERAGED:
+            per_component = _topology_weights(draws, correct(draws).draw_weights)
+            starts = [
+                rooting_averaged_logits(mixture.support, index, np.ascontiguousarray(weights))
+                for weights in per_component
+            ]
+        case RefitChoice.TRAINED:
+            weights = _truncated_weights(draws.log_weights)
+            weights = (1 - OLD_SHARE) * weights + OLD_SHARE / len(weights)
+            per_component = _topology_weights(draws, weights)
+            starts = list(mixture.networks.logits)
     return _fitted(mixture, index, per_component, starts)
-
-
-def _continued(mixture: Mixture, draws: PosteriorDraws, index: TopologyIndex) -> Mixture:
-    """Fit to truncated weights and a little of the old q from the trained tables."""
-    log_weights = truncated_log_weights(draws.log_weights)
-    weights = (1 - OLD_SHARE) * np.exp(log_weights - logsumexp(log_weights)) + OLD_SHARE / draws.num_draws
-    return _fitted(mixture, index, _topology_weights(draws, weights), list(mixture.networks.logits))
 
 
 def _topology_weights(

@@ -6,7 +6,7 @@
 ``checkpoint.pt``         everything that training needs to go on, bit for bit
 ``result.json``           marginal likelihood, bounds, diagnostics, versions (``vbpi_mix.results.result``)
 ``support.trees.tsv.gz``  trees that the support is built from, where the run made them
-``posterior.npz``         networks after the refit, corrected topology probabilities
+``posterior.npz``         networks and correlations after the refit, corrected topology probabilities
 ``posterior.run1.t``      importance-resampled trees in NEXUS, for MrBayes' ``sumt`` and others
 ``posterior.trprobs``     topologies with posterior probabilities in NEXUS
 ``consensus.con.tre``     majority-rule consensus tree in NEXUS, for FigTree
@@ -63,7 +63,7 @@ class RunDirectory:
 
     @property
     def final_posterior(self) -> Path:
-        """Networks after the refit, and corrected topology probabilities, as arrays."""
+        """Networks and correlations after the refit, and corrected topology probabilities, as arrays."""
         return self.path / "posterior.npz"
 
     @property

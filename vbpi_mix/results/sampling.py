@@ -1,13 +1,22 @@
 """Drawing from a trained mixture, with importance weights."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 from scipy.special import logsumexp
 
+from vbpi_mix.branches import _kernels as branch_kernels
 from vbpi_mix.errors import NonFiniteError
 from vbpi_mix.likelihood.base import TreeLikelihood
 from vbpi_mix.likelihood.priors import ExponentialBranchPrior, log_topology_prior
+from vbpi_mix.results import _correlation_kernels as correlation_kernels
+from vbpi_mix.results.correction import UndrawnTopologies
+from vbpi_mix.results.correlations import Correlations, branches_around
 from vbpi_mix.results.draws import PosteriorDraws
-from vbpi_mix.training.mixture import Mixture, Sampler
+from vbpi_mix.sbn._support_kernels import index_topologies
+from vbpi_mix.sbn.network import draw_topologies
+from vbpi_mix.sbn.support import TopologyIndex
+from vbpi_mix.training.mixture import Mixture
 from vbpi_mix.trees.topology import unique_topologies
 
 BATCH = 1000
@@ -20,10 +29,13 @@ def draw_posterior(
     branch_prior: ExponentialBranchPrior,
     draws_per_component: int,
     generator: np.random.Generator,
+    correlations: Correlations | None = None,
+    threads: int = 1,
 ) -> PosteriorDraws:
     """Importance draws from a mixture, the same number from every component.
 
-    Costs one likelihood and A densities a draw.
+    Costs one likelihood and A densities a draw. The draws do not depend on the number of threads: every
+    batch has random numbers of its own.
 
     Args:
         mixture: What is drawn from.
@@ -31,41 +43,46 @@ def draw_posterior(
         branch_prior: Prior of branch lengths; that of topologies is uniform.
         draws_per_component: Draws from each component.
         generator: Source of all random numbers.
+        correlations: Correlations of the branch lengths given the topology; None: they are independent.
+        threads: Threads that propose trees; the likelihood has its own.
 
     Raises:
         NonFiniteError: A draw has no finite weight.
     """
     num_components, num_taxa = mixture.num_components, mixture.support.num_taxa
-    num_edges, num_draws = 2 * num_taxa - 3, num_components * draws_per_component
+    num_draws = num_components * draws_per_component
+    if correlations is None:
+        correlations = Correlations.none(num_components, mixture.support)
     children = np.empty((num_draws, num_taxa - 2, 2), np.int32)
-    branch_lengths = np.empty((num_draws, num_edges))
-    log_joint = np.empty(num_draws)
-    log_topology = np.empty(num_draws)
-    log_density = np.empty((num_draws, num_components))
-    all_components = np.arange(num_components, dtype=np.int32)
-    component = np.tile(all_components, draws_per_component)
-    sampler = Sampler(mixture, 0, num_components)
+    log_lengths = np.empty((num_draws, 2 * num_taxa - 3))
+    log_topology = np.empty((num_draws, num_components))
+    log_branches = np.empty((num_draws, num_components))
+    component = np.tile(np.arange(num_components, dtype=np.int32), draws_per_component)
     size = num_components * max(1, BATCH // num_components)
-    for start in range(0, num_draws, size):
-        batch = slice(start, min(start + size, num_draws))
-        num_trees = batch.stop - batch.start
-        if num_trees != len(sampler.log_lengths):
-            sampler = Sampler(mixture, num_trees, num_components)
-        particles = sampler.draw(
+    batches = [slice(start, min(start + size, num_draws)) for start in range(0, num_draws, size)]
+
+    def propose(batch: slice, seed: np.ndarray) -> None:
+        """Draw the trees of one batch, with their densities."""
+        _propose(
+            mixture,
+            correlations,
             component[batch],
-            all_components,
-            generator.random((num_trees, num_taxa - 1)),
-            generator.standard_normal((num_trees, num_edges)),
+            np.random.default_rng(seed),
+            children[batch],
+            log_lengths[batch],
+            log_topology[batch],
+            log_branches[batch],
         )
-        children[batch] = particles.topologies.children
-        branch_lengths[batch] = particles.branch_lengths
-        log_joint[batch] = likelihood.value(
-            particles.topologies.children, particles.branch_lengths
-        ) + branch_prior.log_density(particles.log_lengths)
-        log_topology[batch] = logsumexp(particles.log_topology, axis=1) - np.log(num_components)
-        log_density[batch] = particles.log_topology + particles.log_branches
+
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(propose, batches, generator.integers(2**63, size=(len(batches), 2))))
+    branch_lengths = np.exp(log_lengths)
+    log_joint = branch_prior.log_density(log_lengths) + log_topology_prior(num_taxa)
+    for batch in batches:
+        log_joint[batch] += likelihood.value(children[batch], branch_lengths[batch])
+    log_density = log_topology + log_branches
     log_total = logsumexp(log_density, axis=1)
-    log_weights = log_joint + log_topology_prior(num_taxa) - (log_total - np.log(num_components))
+    log_weights = log_joint - (log_total - np.log(num_components))
     num_bad = np.count_nonzero(~np.isfinite(log_weights))
     if num_bad:
         raise NonFiniteError(
@@ -75,7 +92,7 @@ def draw_posterior(
         )
     distinct, index, _ = unique_topologies(children)
     log_q = np.empty(len(distinct))
-    log_q[index] = log_topology
+    log_q[index] = logsumexp(log_topology, axis=1) - np.log(num_components)
     return PosteriorDraws(
         taxa=mixture.support.taxa,
         topologies=distinct,
@@ -86,3 +103,63 @@ def draw_posterior(
         component=component,
         responsibilities=np.exp(log_density - log_total[:, None]),
     )
+
+
+def find_undrawn(
+    mixture: Mixture, draws: PosteriorDraws, draws_per_component: int, generator: np.random.Generator
+) -> UndrawnTopologies:
+    """Topologies of a mixture that its importance draws lack, found by drawing topologies alone.
+
+    Args:
+        mixture: The mixture that the draws come from.
+        draws: Importance draws.
+        draws_per_component: Topologies to draw from each component; they cost no likelihood.
+        generator: Source of all random numbers.
+    """
+    component = np.tile(np.arange(mixture.num_components, dtype=np.int32), draws_per_component)
+    both = np.concatenate([draws.topologies, mixture.networks.sample(component, generator)])
+    topologies = unique_topologies(both)[0][len(draws.topologies) :]  # in order of first appearance
+    return UndrawnTopologies(topologies, mixture.networks.log_mixture_probability_of(topologies))
+
+
+def _propose(
+    mixture: Mixture,
+    correlations: Correlations,
+    component_of_tree: np.ndarray,
+    generator: np.random.Generator,
+    children: np.ndarray,
+    log_lengths: np.ndarray,
+    log_topology: np.ndarray,
+    log_branches: np.ndarray,
+) -> None:
+    """Draw trees from the given components and write them and their densities to the arrays that follow.
+
+    Those are [tree, internal, 2], [tree, edge] and twice [tree, component].
+    """
+    support, networks, branches = mixture.support, mixture.networks, mixture.branches
+    num_trees, num_edges = log_lengths.shape
+    drawn = draw_topologies(
+        support, networks.q, component_of_tree, generator.random((num_trees, support.num_taxa - 1))
+    )
+    children[:] = drawn.children
+    index = TopologyIndex.empty(num_trees, support.num_taxa)
+    index.children[:] = drawn.children
+    index_topologies(support.tables, *drawn, mixture.with_psp, *index[1:])
+    log_topology[:] = networks.log_probability(index)
+    around = branches_around(support, *drawn)
+    noise = generator.standard_normal((num_trees, num_edges))
+    correlation_kernels.correlate(component_of_tree, drawn.tripartition, around, correlations.values, noise)
+    work = branch_kernels.make_work(num_edges)
+    branch_kernels.draw(
+        branches.table, index.feature_index, component_of_tree, noise, branches.is_skewed, work, log_lengths
+    )
+    branch_kernels.log_density(
+        branches.table, index.feature_index, log_lengths, np.arange(mixture.num_components, dtype=np.int32),
+        branches.is_skewed, work, log_branches,
+    )  # fmt: skip
+    log_ratio = np.empty_like(log_branches)
+    correlation_kernels.log_ratio(
+        branches.table, index.feature_index, log_lengths, branches.is_skewed, drawn.tripartition, around,
+        correlations.precision, np.empty(num_edges), log_ratio,
+    )  # fmt: skip
+    log_branches += log_ratio

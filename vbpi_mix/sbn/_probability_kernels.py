@@ -1,13 +1,18 @@
 """Compiled kernels for probabilities of topologies, their gradients, and the softmax tables.
 
 Slots and parameter indices are those of `vbpi_mix.sbn._support_kernels`. A table of log-probabilities has
-P + 2 entries, the last two being -inf and 0.
+P + 2 entries, the last two being -inf and 0; ``log_q [parameter + 2, component]`` holds those of all
+components, which are side by side in memory for the sake of mixtures with many.
 """
 
 import numpy as np
 from numba import njit
 
+from vbpi_mix._elementary import exp, exponentials
 from vbpi_mix.sbn._support_kernels import up_slot
+
+MIN_COMPONENTS = 4
+"""Fewest components for which handling all at once is faster than one by one."""
 
 
 # probabilities
@@ -49,28 +54,138 @@ def _rooting_log_probabilities(log_q, children, parameter_index, root_index, bel
         )
 
 
-@njit(cache=True, nogil=True)
-def _logsumexp(values):
-    largest = -np.inf
-    for v in values:
-        largest = max(largest, v)
-    if largest == -np.inf:
-        return -np.inf
+@njit(nogil=True, fastmath={"reassoc", "contract"})
+def _sum_of_exponentials(values, largest):
+    """Replace values by their exponentials after subtraction of the largest; returns their sum."""
     total = 0.0
-    for v in values:
-        total += np.exp(v - largest)
+    for e in range(values.shape[0]):
+        values[e] = exp(values[e] - largest)
+        total += values[e]
+    return total
+
+
+@njit(nogil=True)
+def _normalise(values):
+    """Replace log-probabilities by the shares of each in their sum; returns the log of the sum."""
+    largest = -np.inf
+    for e in range(values.shape[0]):
+        largest = values[e] if values[e] > largest else largest
+    if largest == -np.inf:
+        values[:] = 0.0
+        return -np.inf
+    total = _sum_of_exponentials(values, largest)
+    for e in range(values.shape[0]):
+        values[e] /= total
     return largest + np.log(total)
 
 
 @njit(cache=True, nogil=True)
-def log_probability(log_q, components, children, parameter_index, root_index, below, rooting, out):
-    """log q_d(tau) [tree, denominator] of trees under the listed components; -inf outside the support."""
+def log_probability(
+    log_q, components, generator_of_tree, children, parameter_index, root_index, below, rooting, posterior,
+    out,
+):  # fmt: skip
+    """Log-probabilities of topologies in nats; -inf outside the support.
+
+    Args:
+        log_q: [parameter + 2, component].
+        components: Components whose probabilities are wanted [denominator].
+        generator_of_tree: A position in `components` for every tree, or -1 for none [tree].
+        children: The topologies.
+        parameter_index: Their parameters [tree, slot, 3].
+        root_index: Their rootsplits' parameters [tree, edge].
+        below: Scratch space [slot * lanes], see `num_lanes`.
+        rooting: Scratch space [edge * lanes].
+        posterior: Written: probability of each rooting given the topology, under the component at that
+            position [tree, edge]; not written for trees without.
+        out: Written: log q_d(tau) [tree, denominator].
+    """
+    num_denominators, num_components = components.shape[0], log_q.shape[1]
+    num_edges = root_index.shape[1]
+    is_all = num_lanes(num_denominators, num_components) > 1
+    for d in range(num_denominators):
+        is_all = is_all and components[d] == d
     for t in range(children.shape[0]):
-        for d in range(components.shape[0]):
-            _rooting_log_probabilities(
-                log_q[components[d]], children[t], parameter_index[t], root_index[t], below, rooting
-            )
-            out[t, d] = _logsumexp(rooting)
+        if is_all:
+            rooting_rows = rooting.reshape(num_edges, num_components)
+            _log_probability_of_all(
+                log_q, children[t], parameter_index[t], root_index[t],
+                below.reshape(2 * num_edges, num_components), rooting_rows, out[t],
+            )  # fmt: skip
+            d = generator_of_tree[t]
+            if d >= 0:
+                for e in range(num_edges):
+                    posterior[t, e] = np.exp(rooting_rows[e, d] - out[t, d])
+            continue
+        for d in range(num_denominators):
+            row = posterior[t] if d == generator_of_tree[t] else rooting[:num_edges]
+            out[t, d] = rooting_posterior(
+                log_q[:, components[d]], children[t], parameter_index[t], root_index[t],
+                below[: 2 * num_edges], row,
+            )  # fmt: skip
+
+
+@njit(cache=True, nogil=True)
+def num_lanes(num_denominators, num_components):
+    """Components that `log_probability` handles at once: all, where there are some and all are wanted."""
+    return num_components if num_denominators == num_components and num_components >= MIN_COMPONENTS else 1
+
+
+@njit(nogil=True)
+def _add_three(a, b, c, out):
+    for d in range(out.shape[0]):
+        out[d] = a[d] + b[d] + c[d]
+
+
+@njit(nogil=True)
+def _accumulate_two(a, b, out):
+    for d in range(out.shape[0]):
+        out[d] += a[d] + b[d]
+
+
+@njit(nogil=True)
+def _raise_to(values, largest):
+    for d in range(largest.shape[0]):
+        largest[d] = values[d] if values[d] > largest[d] else largest[d]
+
+
+@njit(nogil=True, fastmath={"contract"})
+def _accumulate_exponentials(values, largest, total):
+    for d in range(total.shape[0]):
+        total[d] += exp(values[d] - largest[d])
+
+
+@njit(nogil=True)
+def _log_probability_of_all(log_q, children, parameter_index, root_index, below, rooting, out):
+    """`log_probability` of one topology under all components.
+
+    Leaves the log-probabilities of all rootings in rooting [edge, component]; below is [slot, component].
+    """
+    num_internal = children.shape[0]
+    num_taxa = num_internal + 2
+    num_edges = 2 * num_taxa - 3
+    below[:] = 0.0
+    for i in range(num_internal):
+        left, right = children[i, 0], children[i, 1]
+        target = below[up_slot(num_taxa + i, num_taxa) ^ 1]
+        _accumulate_two(log_q[parameter_index[2 * left, 1]], below[2 * left], target)
+        _accumulate_two(log_q[parameter_index[2 * right, 1]], below[2 * right], target)
+    for i in range(num_internal - 1, -1, -1):
+        up = up_slot(num_taxa + i, num_taxa)
+        for j in range(2):
+            child, sibling = children[i, j], children[i, 1 - j]
+            target = below[2 * child + 1]
+            _accumulate_two(log_q[parameter_index[2 * sibling, 2]], below[2 * sibling], target)
+            _accumulate_two(log_q[parameter_index[up, 2 - j]], below[up], target)
+    largest = np.full(out.shape[0], -np.inf)
+    for e in range(num_edges):
+        _add_three(log_q[root_index[e]], below[2 * e], below[2 * e + 1], rooting[e])
+        _accumulate_two(log_q[parameter_index[2 * e, 0]], log_q[parameter_index[2 * e + 1, 0]], rooting[e])
+        _raise_to(rooting[e], largest)
+    out[:] = 0.0
+    for e in range(num_edges):
+        _accumulate_exponentials(rooting[e], largest, out)
+    for d in range(out.shape[0]):
+        out[d] = largest[d] + np.log(out[d]) if largest[d] > -np.inf else -np.inf
 
 
 @njit(cache=True, nogil=True)
@@ -151,47 +266,41 @@ def _touch(parent, is_touched, touched, num_touched):
 def rooting_posterior(log_q, children, parameter_index, root_index, below, out):
     """Write the probability of each rooting given the topology to out [edge]; returns log q(tau)."""
     _rooting_log_probabilities(log_q, children, parameter_index, root_index, below, out)
-    largest = -np.inf
-    for e in range(out.shape[0]):
-        largest = max(largest, out[e])
-    if largest == -np.inf:
-        out[:] = 0.0
-        return -np.inf
-    total = 0.0
-    for e in range(out.shape[0]):
-        out[e] = np.exp(out[e] - largest)
-        total += out[e]
-    for e in range(out.shape[0]):
-        out[e] /= total
-    return largest + np.log(total)
-
-
-@njit(cache=True, nogil=True)
-def refresh_parent(logits, parent, parent_start, log_q, q):
-    """Recompute the softmax of one parent's children."""
-    start, stop = parent_start[parent], parent_start[parent + 1]
-    largest = -np.inf
-    for i in range(start, stop):
-        largest = max(largest, logits[i])
-    total = 0.0
-    for i in range(start, stop):
-        q[i] = np.exp(logits[i] - largest)
-        total += q[i]
-    shift = largest + np.log(total)
-    for i in range(start, stop):
-        q[i] /= total
-        log_q[i] = logits[i] - shift
+    return _normalise(out)
 
 
 @njit(cache=True, nogil=True)
 def refresh(logits, parent_start, log_q, q):
-    """Recompute every softmax of every component: log_q, q [component, parameter + 2] from logits."""
+    """Recompute every softmax of every component; the arithmetic is that of training steps, bit for bit.
+
+    Args:
+        logits: [component, parameter].
+        parent_start: First parameter of every parent, and their number at the end.
+        log_q: Written, [parameter + 2, component].
+        q: Written, [component, parameter + 2].
+    """
+    size = log_q.shape[0]
+    shifted = np.empty(logits.shape[1])
     for a in range(logits.shape[0]):
         for parent in range(parent_start.shape[0] - 1):
-            refresh_parent(logits[a], parent, parent_start, log_q[a], q[a])
-        size = log_q.shape[1]
-        log_q[a, size - 2] = -np.inf
-        log_q[a, size - 1] = 0.0
+            start, stop = parent_start[parent], parent_start[parent + 1]
+            largest = -np.inf
+            for i in range(start, stop):
+                largest = max(largest, logits[a, i])
+            for i in range(start, stop):
+                shifted[i] = logits[a, i] - largest
+        exponentials(shifted, q[a, : size - 2])
+        for parent in range(parent_start.shape[0] - 1):
+            start, stop = parent_start[parent], parent_start[parent + 1]
+            total = 0.0
+            for i in range(start, stop):
+                total += q[a, i]
+            inverse, log_total = 1.0 / total, np.log(total)
+            for i in range(start, stop):
+                q[a, i] *= inverse
+                log_q[i, a] = shifted[i] - log_total
+        log_q[size - 2, a] = -np.inf
+        log_q[size - 1, a] = 0.0
         q[a, size - 2] = 0.0
         q[a, size - 1] = 1.0
 

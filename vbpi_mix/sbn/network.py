@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float64, Int32
 
-from vbpi_mix.sbn._probability_kernels import expectation_step, log_probability, refresh
+from vbpi_mix.sbn._probability_kernels import expectation_step, log_probability, num_lanes, refresh
 from vbpi_mix.sbn._sampling_kernels import sample_topologies
 from vbpi_mix.sbn.support import Support, TopologyIndex
 from vbpi_mix.shapes import Topologies
@@ -64,8 +64,7 @@ class SubsplitNetworks:
         support: What they share.
         logits: Unnormalised log-probabilities [component, parameter].
         log_q: Log-probability of every parameter given its parent [component, parameter + 2]; the last two
-            entries
-            are -inf (outside the support) and 0 (nothing to split).
+            entries are -inf (outside the support) and 0 (nothing to split). Its transpose is contiguous.
         q: The same on the natural scale.
     """
 
@@ -78,7 +77,7 @@ class SubsplitNetworks:
     def from_logits(cls, support: Support, logits: np.ndarray) -> "SubsplitNetworks":
         """Networks with the given logits [component, parameter], which are kept, not copied."""
         shape = (logits.shape[0], support.num_parameters + 2)
-        networks = cls(support, logits, np.empty(shape), np.empty(shape))
+        networks = cls(support, logits, np.empty(shape[::-1]).T, np.empty(shape))
         networks.refresh()
         return networks
 
@@ -89,7 +88,7 @@ class SubsplitNetworks:
 
     def refresh(self) -> None:
         """Bring the tables of probabilities up to date with the logits."""
-        refresh(self.logits, self.support.parent_start, self.log_q, self.q)
+        refresh(self.logits, self.support.parent_start, self.log_q.T, self.q)
 
     def log_probability(
         self, index: TopologyIndex, components: Int32[np.ndarray, "denominator"] | None = None
@@ -97,9 +96,13 @@ class SubsplitNetworks:
         """log q_d(tau) in nats of topologies under every (listed) component; -inf outside the support."""
         if components is None:
             components = np.arange(self.num_components, dtype=np.int32)
-        num_edges = index.root_index.shape[1]
-        out = np.empty((len(index.children), len(components)))
-        log_probability(self.log_q, components, *index[:3], np.empty(2 * num_edges), np.empty(num_edges), out)
+        num_trees, num_edges = index.root_index.shape
+        size = num_edges * num_lanes(len(components), self.num_components)
+        out, no_generator = np.empty((num_trees, len(components))), np.full(num_trees, -1)
+        log_probability(
+            self.log_q.T, components, no_generator, *index[:3], np.empty(2 * size), np.empty(size),
+            np.empty((num_trees, num_edges)), out,
+        )  # fmt: skip
         return out
 
     def log_probability_of(self, children: Topologies) -> Float64[np.ndarray, "tree denominator"]:
@@ -122,7 +125,8 @@ class SubsplitNetworks:
         """
         tables = self.support.tables
         counts = np.zeros(self.support.num_parameters + 2)
-        expectation_step(self.log_q[component], weights, *index[:3], tables.parameter_parent, False, counts)
+        log_q = np.ascontiguousarray(self.log_q[component])
+        expectation_step(log_q, weights, *index[:3], tables.parameter_parent, False, counts)
         counts = counts[:-2]
         totals = np.add.reduceat(counts, self.support.parent_start[:-1])
         return counts - self.q[component, :-2] * totals[tables.parameter_parent]

@@ -4,6 +4,7 @@ The resolved configuration is written beside the results as ``config.toml``; a r
 file.
 """
 
+import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -156,6 +157,13 @@ class EvaluationConfig(_Frozen):
     """Trees resampled into the posterior files."""
 
 
+def _available_cores() -> int:
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 class MachineConfig(_Frozen):
     """What the run computes with."""
 
@@ -163,10 +171,11 @@ class MachineConfig(_Frozen):
     """Compiled code on the CPU, or torch on any device."""
     device: str = "cpu"
     """Device of the torch engine, as torch names it."""
-    threads: int = Field(1, ge=1)
-    """Threads of the likelihood kernel; of torch in the whole process, where it is the engine."""
+    threads: int = Field(default_factory=_available_cores, ge=1)
+    """Threads of the likelihood kernel and of drawing trees; of torch in the whole process, where it is the
+    engine. By default one for each core that the process may use; results do not depend on them."""
     dtype: Literal["float64", "float32"] = "float64"
-    """Precision of the likelihood kernel."""
+    """Precision of the likelihood kernel in training; evaluation is in float64 in any case."""
     checkpoint_seconds: float = Field(30.0, ge=0)
     """Seconds between checkpoints."""
     log_every: int = Field(100, ge=1)

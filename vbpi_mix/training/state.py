@@ -47,8 +47,9 @@ class TrainingState:
             mixture=mixture,
             topology_moments=np.zeros((*mixture.networks.logits.shape, 2)),
             topology_updates=np.zeros((mixture.num_components, mixture.support.num_parents), np.int32),
-            branch_moments=np.zeros((*table.shape, 2)),
-            branch_updates=np.zeros(table.shape[:2], np.int32),
+            # in memory like the table: components side by side
+            branch_moments=np.zeros((*table.shape[1:], 2, len(table))).transpose(3, 0, 1, 2),
+            branch_updates=np.zeros(table.shape[1::-1], np.int32).T,
         )
 
     def arrays(self) -> dict[str, np.ndarray]:

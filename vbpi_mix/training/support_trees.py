@@ -1,8 +1,10 @@
 """Trees that span the support of an alignment that comes without any: IQ-TREE's ultrafast bootstrap.
 
 The literature builds supports from ultrafast-bootstrap trees (Minh, Nguyen & von Haeseler 2013; Zhang &
-Matsen 2019). One run of 10,000 trees holds nearly all of the posterior's subsplits where the data speak
-clearly. With six taxa or fewer there is nothing to look for: all topologies, at most 105, are the support.
+Matsen 2019), ten times 10,000 of them. Most of IQ-TREE's time then goes into the bootstrap replicates. Rare
+trees come at less cost from the search itself: IQ-TREE writes all trees whose likelihood it has computed, and
+of those the good ones are added to a tenth of the replicates. With six taxa or fewer there is nothing to
+look for: all topologies, at most 105, are the support.
 """
 
 import gzip
@@ -17,15 +19,35 @@ import numpy as np
 from vbpi_mix._nucleotides import MISSING
 from vbpi_mix.alignment import Alignment, write_fasta
 from vbpi_mix.errors import AlignmentError, MissingProgramError, VbpiMixError
+from vbpi_mix.likelihood.base import make_likelihood
+from vbpi_mix.likelihood.models import jc69
+from vbpi_mix.patterns import compress
+from vbpi_mix.shapes import Topologies
 from vbpi_mix.trees.enumeration import all_topologies
 from vbpi_mix.trees.newick import newick_texts
-from vbpi_mix.trees.samples import TreeSample, read_tree_sample
+from vbpi_mix.trees.samples import TreeDraws, TreeSample, read_tree_draws, read_tree_sample
+from vbpi_mix.trees.topology import unique_topologies
 
 PROGRAMS = ("iqtree3", "iqtree2")
 """Names under which IQ-TREE is looked for on the PATH, the preferred first."""
 
-NUM_TREES = 10_000
-"""Bootstrap trees of one run."""
+NUM_TREES = 1_000
+"""Bootstrap trees of one run; IQ-TREE makes no fewer."""
+
+MAX_LOG_LIKELIHOOD_LOSS = 20.0
+"""Nats that a tree found by the search may be below the best one to be added to the bootstrap trees."""
+
+FOUND_WEIGHT = 0.1
+"""Weight of such a tree, where a bootstrap tree has 1: as if it were one of 10,000 instead of 1,000."""
+
+SITES_PER_THREAD = 2_000
+"""Fewest sites that a thread of IQ-TREE is worth: its threads wait for each other after every likelihood."""
+
+MIN_LENGTH = 1e-6
+"""Least branch length, in expected substitutions per site, at which the trees are compared."""
+
+MAX_SEARCHED_TAXA = 200
+"""With more taxa only the bootstrap trees are used: the file of all trees grows with the square of it."""
 
 MAX_ENUMERATED_TAXA = 6
 """Up to so many taxa every topology belongs to the support, and no program is needed."""
@@ -54,10 +76,11 @@ def bootstrap_trees(alignment: Alignment, seed: int, threads: int = 1) -> TreeSa
     Args:
         alignment: At least four taxa, each with data.
         seed: Seed of IQ-TREE; the same seed, version and number of threads give the same trees.
-        threads: Threads that IQ-TREE may use.
+        threads: Threads that IQ-TREE may use; it gets fewer where the alignment is short.
 
     Returns:
-        The distinct topologies and how often each occurs.
+        The distinct topologies: of the bootstrap trees, with how often each occurs, and of the search's good
+        trees, with `FOUND_WEIGHT` added for each.
 
     Raises:
         MissingProgramError: IQ-TREE is not on the PATH.
@@ -79,14 +102,38 @@ def bootstrap_trees(alignment: Alignment, seed: int, threads: int = 1) -> TreeSa
         prefix = Path(folder) / "bootstrap"
         write_fasta(numbered, prefix.with_suffix(".fasta"))
         command = [program, "-s", str(prefix.with_suffix(".fasta")), "-st", "DNA", "-m", "JC"]
+        threads = max(1, min(threads, alignment.num_sites // SITES_PER_THREAD))
         command += ["-B", str(NUM_TREES), "--wbt", "-seed", str(seed), "-T", str(threads)]
+        if alignment.num_taxa <= MAX_SEARCHED_TAXA:
+            command += ["--treels"]
         command += ["-keep-ident", "--prefix", str(prefix), "--quiet"]
         process = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
         if process.returncode != 0:
             raise VbpiMixError(_failure(process, prefix.with_suffix(".log")))
         sample = read_tree_sample(prefix.with_suffix(".ufboot"), numbers)
+        if alignment.num_taxa <= MAX_SEARCHED_TAXA:
+            found = read_tree_draws(prefix.with_suffix(".treels"), numbers)
+            sample = _with_found(sample, _good_topologies(found, numbered))
     source = f"{Path(program).name} {_version(program)} {' '.join(command[5:-3])}"
     return TreeSample(alignment.taxa, sample.children, sample.weights, source)
+
+
+def _good_topologies(found: TreeDraws, alignment: Alignment) -> Topologies:
+    """Distinct topologies of the trees within `MAX_LOG_LIKELIHOOD_LOSS` of the best one, as they stand."""
+    assert found.branch_lengths is not None  # IQ-TREE writes them
+    likelihood = make_likelihood(compress(alignment), jc69())
+    log_likelihood = likelihood.value(found.children, np.maximum(found.branch_lengths, MIN_LENGTH))
+    is_good = log_likelihood >= log_likelihood.max() - MAX_LOG_LIKELIHOOD_LOSS
+    return unique_topologies(found.children[is_good])[0]
+
+
+def _with_found(sample: TreeSample, found: Topologies) -> TreeSample:
+    """A sample with `FOUND_WEIGHT` more for each of some distinct topologies, the heaviest first."""
+    children, inverse, _ = unique_topologies(np.concatenate([sample.children, found]))
+    added = np.full(len(found), FOUND_WEIGHT)
+    weights = np.bincount(inverse, np.concatenate([sample.weights, added]), len(children))
+    order = np.argsort(-weights, kind="stable")
+    return TreeSample(sample.taxa, children[order], weights[order], sample.source)
 
 
 def every_topology(taxa: tuple[str, ...]) -> TreeSample:

@@ -186,11 +186,24 @@ def majority_rule_consensus(
     Raises:
         ValueError: if an argument is out of range.
     """
-    if not 0.5 <= threshold < 1:
-        raise ValueError(f"expected a threshold from 0.5 to below 1, got {threshold}")
     if len(taxa) != children.shape[1] + 2:
         raise ValueError(f"expected {children.shape[1] + 2} taxa, got {len(taxa)}")
-    table = split_table(children, weights, branch_lengths, mass)
+    return consensus_of_splits(taxa, split_table(children, weights, branch_lengths, mass), threshold)
+
+
+def consensus_of_splits(taxa: Sequence[str], table: SplitTable, threshold: float = 0.5) -> ConsensusTree:
+    """The tree of all splits of a table with a frequency above the threshold.
+
+    Args:
+        taxa: names in the order of the leaves' numbers.
+        table: splits, all pendant ones among them.
+        threshold: frequency that a split must exceed, at least 0.5, so that all splits fit one tree.
+
+    Raises:
+        ValueError: if the threshold is out of range.
+    """
+    if not 0.5 <= threshold < 1:
+        raise ValueError(f"expected a threshold from 0.5 to below 1, got {threshold}")
     num_taxa = len(taxa)
     # Rounding must not bring in a split of exactly the threshold's frequency: two of those may conflict.
     chosen = np.flatnonzero((table.frequencies > threshold * (1 + 1e-12)) & (table.sizes > 1))

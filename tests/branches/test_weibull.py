@@ -1,0 +1,33 @@
+"""Compiled functions of one branch against scipy and against each other."""
+
+import numpy as np
+import pytest
+from scipy.special import log_ndtr
+
+from vbpi_mix.branches import _weibull, densities
+
+SKEWS = [-6.0, -2.0, -0.3, 0.0, 0.7, 3.0, 12.0]
+
+
+@pytest.mark.parametrize("skew", SKEWS)
+def test_noise_is_recovered(skew):
+    for noise in np.linspace(-8.0, 8.0, 321):
+        step = _weibull.step_of_noise(noise, skew)
+        assert _weibull.noise_of_step(step, skew) == pytest.approx(noise, rel=0, abs=1e-9)
+
+
+@pytest.mark.parametrize("skew", SKEWS)
+def test_noise_is_that_of_the_reference(skew):
+    steps = np.linspace(-40.0, 10.0, 401)
+    expected = densities.inverse(steps, np.zeros(401), np.zeros(401), np.full(401, skew))
+    got = np.array([_weibull.noise_of_step(step, skew) for step in steps])
+    is_far = np.abs(expected) > 36.0  # the reference has no right tail there
+    np.testing.assert_allclose(got[~is_far], expected[~is_far], rtol=1e-9, atol=1e-9)
+    assert np.isfinite(got).all()
+    assert (np.diff(got) >= 0.0).all()
+
+
+def test_distance_of_a_tail():
+    distance = np.concatenate([np.linspace(0.0, 36.9, 300), np.linspace(37.0, 2000.0, 300)])
+    got = [_weibull._distance_of_tail(log_tail) for log_tail in log_ndtr(-distance)]
+    np.testing.assert_allclose(got, distance, rtol=1e-11, atol=1e-11)

@@ -1,0 +1,243 @@
+# mypy: disable-error-code="no-untyped-def"
+"""Compiled densities and gradients of branch lengths under all components at once.
+
+The same functions as `vbpi_mix.branches._kernels`, for mixtures whose every component is a denominator. There
+a branch is the unit and its components are neighbours in memory, so loops over components vectorise. Trees of
+a batch share most branches with the same three features; such a *triple* has its parameters summed,
+exponentiated and its gradient scattered to rows only once for all of them.
+
+Shapes beside those of `vbpi_mix.branches._kernels`:
+
+- ``params [num_features + 1, 3, component]``, contiguous;
+- ``triple_of_edge [tree, edge]`` int32: number of a branch's triple, from 0 in order of appearance;
+- ``triples [tree * edge, 3]`` int32: features of the triples, of which the first ``num_triples`` hold;
+- ``sums [tree * edge, 8, component]``: of the triples, location, log scale and 1 / scale; where skewed k
+  instead of 1 / scale, and then skew, alpha - 1, C / c, r, and what in log q does not depend on y, in the
+  notation of `vbpi_mix.branches.densities`.
+"""
+
+import math
+
+import numpy as np
+from numba import njit
+
+from vbpi_mix._elementary import exp
+from vbpi_mix.branches._weibull import LOG_2, LOG_CONSTANT, SLOPE, hazard, shape
+
+MIN_COMPONENTS = 4
+"""Fewest components for which these kernels are faster than going through the components one by one."""
+NUM_SUMS = 8
+"""Rows of ``sums`` for a triple."""
+_LOG_NORMALISER = -0.5 * math.log(2.0 * math.pi)
+_REORDER = {"reassoc", "contract", "nsz", "arcp"}
+
+
+@njit(cache=True, nogil=True)
+def number_triples(feature_index, first_of_row, next_triple, triples, triple_of_edge):
+    """Fill triples and triple_of_edge; returns the number of triples.
+
+    Args:
+        feature_index: [tree, edge, 3].
+        first_of_row: int32 scratch [num_features + 1], all -1 before and after.
+        next_triple: int32 scratch [tree * edge].
+        triples: Written.
+        triple_of_edge: Written.
+    """
+    num_triples = 0
+    for t in range(feature_index.shape[0]):
+        for e in range(feature_index.shape[1]):
+            i, j, k = feature_index[t, e, 0], feature_index[t, e, 1], feature_index[t, e, 2]
+            u = first_of_row[i]
+            while u >= 0 and (triples[u, 1] != j or triples[u, 2] != k):
+                u = next_triple[u]
+            if u < 0:
+                u = num_triples
+                num_triples += 1
+                triples[u, 0], triples[u, 1], triples[u, 2] = i, j, k
+                next_triple[u] = first_of_row[i]
+                first_of_row[i] = u
+            triple_of_edge[t, e] = u
+    for u in range(num_triples):
+        first_of_row[triples[u, 0]] = -1
+    return num_triples
+
+
+@njit(nogil=True, fastmath={"contract"}, error_model="numpy")
+def _sum_rows(first, second, third, skewed, out):
+    """Parameters of one triple from its rows [3, component]."""
+    for d in range(out.shape[1]):
+        log_scale = first[1, d] + second[1, d] + third[1, d]
+        out[0, d] = first[0, d] + second[0, d] + third[0, d]
+        out[1, d] = log_scale
+        out[2, d] = exp(-log_scale)
+    if skewed:
+        for d in range(out.shape[1]):
+            skew = first[2, d] + second[2, d] + third[2, d]
+            G0, L0, d_log_alpha = shape(skew)
+            out[2, d] *= SLOPE / d_log_alpha
+            out[3, d] = skew
+            out[4, d] = LOG_2 / L0 - 1.0
+            out[5, d] = d_log_alpha
+            out[6, d] = G0 + d_log_alpha * (L0 - 1.0) - 1.0
+            out[7, d] = LOG_CONSTANT + G0 - L0 - out[1, d]
+
+
+@njit(cache=True, nogil=True)
+def sum_features(params, triples, num_triples, skewed, sums):
+    """Write the parameters of all triples to sums."""
+    for u in range(num_triples):
+        _sum_rows(params[triples[u, 0]], params[triples[u, 1]], params[triples[u, 2]], skewed, sums[u])
+
+
+@njit(nogil=True, fastmath={"contract"}, error_model="numpy")
+def _add_lognormal(y, p, total):
+    for d in range(total.shape[0]):
+        z = (y - p[0, d]) * p[2, d]
+        total[d] += _LOG_NORMALISER - 0.5 * z * z - p[1, d]
+
+
+@njit(nogil=True, fastmath={"contract"}, error_model="numpy")
+def _add_skewed(y, p, total):
+    """Add log k + log alpha + (alpha - 1) log(1 - exp(-G)) - G + x."""
+    for d in range(total.shape[0]):
+        step = (y - p[0, d]) * p[2, d]
+        G, _, _, minus_l = hazard(step - p[3, d])
+        total[d] += p[7, d] + step - p[4, d] * minus_l - G
+
+
+@njit(cache=True, nogil=True)
+def log_density(sums, triple_of_edge, log_lengths, skewed, out):
+    """Write log q_d(y | tau), summed over branches, of every component d to out [tree, component]."""
+    num_trees, num_edges = log_lengths.shape
+    for t in range(num_trees):
+        out[t] = 0.0
+        for e in range(num_edges):
+            if skewed:
+                _add_skewed(log_lengths[t, e], sums[triple_of_edge[t, e]], out[t])
+            else:
+                _add_lognormal(log_lengths[t, e], sums[triple_of_edge[t, e]], out[t])
+
+
+@njit(nogil=True, fastmath=_REORDER, error_model="numpy")
+def _differentiate_lognormal(y, p, cotangents, slope):
+    d_y = 0.0
+    for d in range(slope.shape[1]):
+        z = (y - p[0, d]) * p[2, d]
+        slope[0, d] += cotangents[1, d] * z * p[2, d]
+        slope[1, d] += cotangents[1, d] * (z * z - 1.0)
+        d_y -= cotangents[0, d] * z * p[2, d]
+    return d_y
+
+
+@njit(nogil=True, fastmath=_REORDER, error_model="numpy")
+def _differentiate_skewed(y, p, cotangents, slope):
+    """Add score * derivatives of log q_d in location, log scale, skew to slope; returns sum_d path * d/dy."""
+    d_y = 0.0
+    for d in range(slope.shape[1]):
+        step = (y - p[0, d]) * p[2, d]
+        G, u, v, minus_l = hazard(step - p[3, d])
+        d_x = 1.0 - G + p[4, d] * G * (u / v)
+        d_h = p[6, d] + p[5, d] * (1.0 - (p[4, d] + 1.0) * minus_l) + (1.0 + p[6, d] * step) * d_x
+        slope[0, d] -= cotangents[1, d] * d_x * p[2, d]
+        slope[1, d] -= cotangents[1, d] * (1.0 + step * d_x)
+        slope[2, d] -= cotangents[1, d] * d_h
+        d_y += cotangents[0, d] * d_x * p[2, d]
+    return d_y
+
+
+@njit(nogil=True, error_model="numpy")
+def _derivative_of_draw(deviation, p, d):
+    """dy/dskew at fixed noise."""
+    G, u, v, minus_l = hazard(deviation * p[2, d] - p[3, d])
+    return (1.0 - p[5, d] * minus_l * (v / (u * G))) / p[2, d] + deviation * p[6, d]
+
+
+@njit(nogil=True)
+def _mark(d_score, flags):
+    for d in range(flags.shape[0]):
+        flags[d] |= np.uint8(d_score[d] != 0.0)
+
+
+@njit(cache=True, nogil=True)
+def backward(
+    sums, triple_of_edge, num_triples, log_lengths, generator_of_tree, skewed, d_path, d_score, d_log_lengths,
+    cotangents, slopes, flags,
+):  # fmt: skip
+    """Write the gradient of an objective in the parameters of every triple to slopes.
+
+    The objective and its cotangents are those of `vbpi_mix.branches._kernels.backward`.
+
+    Args (beside those of the module's docstring):
+        d_path: [tree, component].
+        d_score: [tree, component].
+        d_log_lengths: [tree, edge]. On return g_y.
+        cotangents: scratch space [2, component].
+        slopes: Written, [tree * edge, 3, component].
+        flags: Written, [tree * edge, component] uint8: 1 where the component has a gradient in the triple.
+    """
+    num_trees, num_edges = log_lengths.shape
+    slopes[:num_triples] = 0.0
+    flags[:num_triples] = 0
+    for t in range(num_trees):
+        generator = generator_of_tree[t]
+        cotangents[0] = d_path[t]
+        cotangents[1] = d_score[t]
+        for e in range(num_edges):
+            u = triple_of_edge[t, e]
+            p, slope, y = sums[u], slopes[u], log_lengths[t, e]
+            if skewed:
+                g = d_log_lengths[t, e] + _differentiate_skewed(y, p, cotangents, slope)
+            else:
+                g = d_log_lengths[t, e] + _differentiate_lognormal(y, p, cotangents, slope)
+            d_log_lengths[t, e] = g
+            deviation = y - p[0, generator]
+            slope[0, generator] += g
+            slope[1, generator] += g * deviation
+            if skewed:
+                slope[2, generator] += g * _derivative_of_draw(deviation, p, generator)
+            _mark(d_score[t], flags[u])
+            flags[u, generator] = 1
+
+
+@njit(cache=True, nogil=True)
+def triples_of_rows(triples, num_triples, dummy, position_of_row, rows, row_start, row_triple):
+    """List the rows that triples use, the dummy excepted, and the triples of every such row.
+
+    Args:
+        triples: [triple, 3].
+        num_triples: How many hold.
+        dummy: Row to leave out.
+        position_of_row: int32 scratch [num_features + 1], all -1 before and after.
+        rows: Written: rows used, [3 * triple].
+        row_start: Written: where each row's triples start, and the end [3 * triple + 1].
+        row_triple: Written: triples, row by row [3 * triple].
+
+    Returns:
+        The number of rows.
+    """
+    num_rows = 0
+    for u in range(num_triples):
+        for j in range(3):
+            row = triples[u, j]
+            if row == dummy:
+                continue
+            if position_of_row[row] < 0:
+                position_of_row[row] = num_rows
+                rows[num_rows] = row
+                row_start[num_rows] = 0
+                num_rows += 1
+            row_start[position_of_row[row]] += 1
+    end = 0
+    for n in range(num_rows):
+        end += row_start[n]
+        row_start[n] = end
+    row_start[num_rows] = end
+    for u in range(num_triples):
+        for j in range(3):
+            row = triples[u, j]
+            if row != dummy:
+                row_start[position_of_row[row]] -= 1
+                row_triple[row_start[position_of_row[row]]] = u
+    for n in range(num_rows):
+        position_of_row[rows[n]] = -1
+    return num_rows

@@ -1,0 +1,173 @@
+"""Compiled kernels of correlated branch noise; the mathematics is in `vbpi_mix.results.correlations`.
+
+Shapes: ``tripartition [tree, internal]`` numbers the tripartition of every internal node; ``around [tree,
+internal, 3]`` holds the branches around every node, in the order of the tripartition's clades;
+``correlations [component, tripartition, 3]`` and ``precision [component, tripartition, 7]`` are those of
+`Correlations`.
+"""
+
+import math
+
+import numpy as np
+from numba import njit
+
+from vbpi_mix.branches._weibull import noise_of_step
+
+
+@njit(cache=True, nogil=True)
+def branches_around(
+    children: np.ndarray,
+    split: np.ndarray,
+    tripartition: np.ndarray,
+    tripartitions: np.ndarray,
+    out: np.ndarray,
+) -> None:
+    """Write the branches around every internal node to out [tree, internal, 3]."""
+    num_trees, num_internal = tripartition.shape
+    num_taxa = num_internal + 2
+    top = 2 * num_taxa - 3
+    for t in range(num_trees):
+        for i in range(num_internal):
+            node = num_taxa + i
+            left, right = children[t, i, 0], children[t, i, 1]
+            for k in range(3):
+                clade = tripartitions[tripartition[t, i], k]
+                if clade == 2 * split[t, left]:
+                    out[t, i, k] = left
+                elif clade == 2 * split[t, right]:
+                    out[t, i, k] = right
+                else:
+                    out[t, i, k] = num_taxa - 1 if node == top else node
+
+
+@njit(cache=True, nogil=True)
+def correlate(
+    component_of_tree: np.ndarray,
+    tripartition: np.ndarray,
+    around: np.ndarray,
+    correlations: np.ndarray,
+    noise: np.ndarray,
+) -> None:
+    """Turn independent standard normal noise [tree, edge] into correlated noise, in place.
+
+    From the top node down: of the three branches around a node the upper one has its noise already, and the
+    other two are drawn given it.
+    """
+    num_trees, num_internal = tripartition.shape
+    num_taxa = num_internal + 2
+    for t in range(num_trees):
+        for i in range(num_internal - 1, -1, -1):
+            upper = num_taxa - 1 if i == num_internal - 1 else num_taxa + i
+            own = correlations[component_of_tree[t], tripartition[t, i]]
+            k = 0
+            while around[t, i, k] != upper:
+                k += 1
+            a, b = (k + 1) % 3, (k + 2) % 3
+            # own[k] belongs to the pair of branches other than k.
+            to_a, to_b, between = own[b], own[a], own[k]
+            scale_a = math.sqrt(1.0 - to_a * to_a)
+            shared = (between - to_a * to_b) / scale_a
+            scale_b = math.sqrt(max(0.0, 1.0 - to_b * to_b - shared * shared))
+            x, first, second = noise[t, upper], noise[t, around[t, i, a]], noise[t, around[t, i, b]]
+            noise[t, around[t, i, a]] = to_a * x + scale_a * first
+            noise[t, around[t, i, b]] = to_b * x + shared * first + scale_b * second
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _standardise(
+    table: np.ndarray, rows: np.ndarray, log_lengths: np.ndarray, skewed: bool, out: np.ndarray
+) -> None:
+    """Write the noise that gives one tree's log branch lengths under one component's table to out [edge]."""
+    for e in range(rows.shape[0]):
+        location, log_scale, skew = 0.0, 0.0, 0.0
+        for j in range(3):
+            row = rows[e, j]
+            location += table[row, 0]
+            log_scale += table[row, 1]
+            skew += table[row, 2]
+        z = (log_lengths[e] - location) * math.exp(-log_scale)
+        out[e] = noise_of_step(z, skew) if skewed else z
+
+
+@njit(cache=True, nogil=True)
+def log_ratio(
+    params: np.ndarray,
+    feature_index: np.ndarray,
+    log_lengths: np.ndarray,
+    skewed: bool,
+    tripartition: np.ndarray,
+    around: np.ndarray,
+    precision: np.ndarray,
+    noise: np.ndarray,
+    out: np.ndarray,
+) -> None:
+    """Write the log ratio of correlated to independent density of every tree to out [tree, component].
+
+    ``noise [edge]`` is scratch space.
+    """
+    for t in range(log_lengths.shape[0]):
+        for component in range(params.shape[0]):
+            _standardise(params[component], feature_index[t], log_lengths[t], skewed, noise)
+            total = 0.0
+            for i in range(tripartition.shape[1]):
+                p = precision[component, tripartition[t, i]]
+                x, y, z = noise[around[t, i, 0]], noise[around[t, i, 1]], noise[around[t, i, 2]]
+                total += p[0] * x * x + p[1] * y * y + p[2] * z * z
+                total += 2.0 * (p[3] * y * z + p[4] * x * z + p[5] * x * y) + p[6]
+            out[t, component] = -0.5 * total
+
+
+@njit(cache=True, nogil=True)
+def add_moments(
+    table: np.ndarray,
+    feature_index: np.ndarray,
+    topology_index: np.ndarray,
+    log_lengths: np.ndarray,
+    skewed: bool,
+    weights: np.ndarray,
+    tripartition: np.ndarray,
+    around: np.ndarray,
+    noise: np.ndarray,
+    out: np.ndarray,
+) -> None:
+    """Add weighted moments of one component's noise around the nodes to out [tripartition, 8].
+
+    Columns are sums of w x_k^2 of the three branches, of w x_a x_b of the pair other than k, of w and of
+    w^2. Arrays but for ``log_lengths [draw, edge]``, ``topology_index [draw]`` and ``weights [draw]`` have a
+    row a distinct topology; ``noise [edge]`` is scratch space.
+    """
+    for i in range(weights.shape[0]):
+        w, t = weights[i], topology_index[i]
+        if w == 0.0:
+            continue
+        _standardise(table, feature_index[t], log_lengths[i], skewed, noise)
+        for j in range(tripartition.shape[1]):
+            row = out[tripartition[t, j]]
+            x, y, z = noise[around[t, j, 0]], noise[around[t, j, 1]], noise[around[t, j, 2]]
+            row[0] += w * x * x
+            row[1] += w * y * y
+            row[2] += w * z * z
+            row[3] += w * y * z
+            row[4] += w * x * z
+            row[5] += w * x * y
+            row[6] += w
+            row[7] += w * w
+
+
+@njit(cache=True, nogil=True)
+def precision_and_determinant(correlations: np.ndarray, out: np.ndarray) -> None:
+    """Write precision minus identity and log determinant of 3 x 3 correlation matrices to out [matrix, 7].
+
+    Columns are the three diagonal entries, those off the diagonal (of the pair other than k), and the log
+    determinant.
+    """
+    for m in range(correlations.shape[0]):
+        a, b, c = correlations[m, 0], correlations[m, 1], correlations[m, 2]
+        determinant = 1.0 + 2.0 * a * b * c - a * a - b * b - c * c
+        out[m, 0] = (1.0 - a * a) / determinant - 1.0
+        out[m, 1] = (1.0 - b * b) / determinant - 1.0
+        out[m, 2] = (1.0 - c * c) / determinant - 1.0
+        out[m, 3] = (b * c - a) / determinant
+        out[m, 4] = (a * c - b) / determinant
+        out[m, 5] = (a * b - c) / determinant
+        out[m, 6] = np.log(determinant)
