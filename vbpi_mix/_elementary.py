@@ -12,9 +12,9 @@ _LN2_LOW = float.fromhex("0x1.a39ef35793c76p-33")
 _TAYLOR = tuple(1.0 / math.factorial(k) for k in range(13))
 
 
-@njit(nogil=True, fastmath={"contract"})
+@njit(nogil=True, inline="always")
 def _reduce(x: float) -> tuple[float, float, float]:
-    """Scale, f and p with exp(x) = scale (1 + p f), scale a power of 2, |f| <= log(2) / 2; x in [-700, 700]."""
+    """Scale (a power of 2), f and p with exp(x) = scale (1 + p f), |f| <= log(2) / 2, for |x| <= 700."""
     power = np.rint(x * _LOG2_E)
     f = (x - power * _LN2_HIGH) - power * _LN2_LOW
     p = _TAYLOR[12]
@@ -42,7 +42,7 @@ def exp(x: float) -> float:
     return (p * f + 1.0) * scale
 
 
-@njit(nogil=True, fastmath={"contract"})
+@njit(nogil=True, inline="always")
 def exp_and_complement(x: float) -> tuple[float, float]:
     """exp(-x) and 1 - exp(-x) for x >= 0, both to about 4e-16 relative; clips x to 700, nan stays nan."""
     x = 700.0 if x > 700.0 else x
@@ -62,7 +62,7 @@ _ROOT_HALF_BITS = np.int64(0x3FE6A09E667F3BCD)
 _ARTANH = tuple(1.0 / k for k in range(21, 1, -2))
 
 
-@njit(nogil=True, fastmath={"contract"})
+@njit(nogil=True, inline="always")
 def _twice_artanh(s: float) -> float:
     """2 artanh(s) for |s| < 0.172."""
     z = s * s
@@ -79,8 +79,8 @@ def _twice_artanh(s: float) -> float:
     return 2.0 * (s + s * (z * p))
 
 
-@njit(nogil=True, fastmath={"contract"})
-def _split(x: float) -> tuple[int, float]:
+@njit(nogil=True, inline="always")
+def _split(x: float) -> tuple[np.int64, float]:
     """Integer k and m in [sqrt(1/2), sqrt(2)) with x = 2^k m, for normal positive x."""
     above = np.float64(x).view(np.int64) - _ROOT_HALF_BITS
     return above >> np.int64(52), np.int64((above & _MANTISSA_BITS) + _ROOT_HALF_BITS).view(np.float64)
@@ -97,7 +97,7 @@ def log(x: float) -> float:
     return value if x == x else x
 
 
-@njit(nogil=True, fastmath={"contract"}, error_model="numpy")
+@njit(nogil=True, inline="always")
 def minus_log(v: float, u: float) -> float:
     """-log(v) of normal v in (0, 1], given u = 1 - v, to about 5e-16 relative; nan stays nan.
 

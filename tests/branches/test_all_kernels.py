@@ -79,7 +79,7 @@ def test_gradient_is_that_of_every_component(num_components, num_edges, skewed):
     flags = np.empty((case.num_triples, num_components), np.uint8)
     _all_kernels.backward(
         case.sums, case.triple_of_edge, case.num_triples, case.log_lengths, case.generator, skewed,
-        case.d_path, case.d_score, total, np.empty((2, num_components)), slopes, flags,
+        case.d_path, case.d_score, total, np.empty((3, num_components)), slopes, flags,
     )  # fmt: skip
     rows, row_triple = np.empty((2, 3 * case.num_triples), np.int32)
     start, position = np.empty(3 * case.num_triples + 1, np.int32), np.full(num_rows, -1, np.int32)

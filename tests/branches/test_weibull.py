@@ -12,7 +12,7 @@ SKEWS = [-6.0, -2.0, -0.3, 0.0, 0.7, 3.0, 12.0]
 @pytest.mark.parametrize("skew", SKEWS)
 def test_noise_is_recovered(skew):
     for noise in np.linspace(-8.0, 8.0, 321):
-        step = _weibull.step_of_noise(noise, skew)
+        step = _weibull.step_of_surprise(_weibull.surprise_of_noise(noise), skew)
         assert _weibull.noise_of_step(step, skew) == pytest.approx(noise, rel=0, abs=1e-9)
 
 

@@ -129,10 +129,9 @@ def _differentiate_lognormal(y, p, cotangents, slope):
     return d_y
 
 
-@njit(nogil=True, fastmath=_REORDER, error_model="numpy")
-def _differentiate_skewed(y, p, cotangents, slope):
-    """Add score * derivatives of log q_d in location, log scale, skew to slope; returns sum_d path * d/dy."""
-    d_y = 0.0
+@njit(nogil=True, fastmath={"contract"}, error_model="numpy")
+def _differentiate_skewed(y, p, cotangents, slope, out):
+    """Add score * derivatives of log q_d in location, log scale, skew to slope; write path * d/dy to out."""
     for d in range(slope.shape[1]):
         step = (y - p[0, d]) * p[2, d]
         G, u, v, minus_l = hazard(step - p[3, d])
@@ -141,8 +140,15 @@ def _differentiate_skewed(y, p, cotangents, slope):
         slope[0, d] -= cotangents[1, d] * d_x * p[2, d]
         slope[1, d] -= cotangents[1, d] * (1.0 + step * d_x)
         slope[2, d] -= cotangents[1, d] * d_h
-        d_y += cotangents[0, d] * d_x * p[2, d]
-    return d_y
+        out[d] = cotangents[0, d] * d_x * p[2, d]
+
+
+@njit(nogil=True, fastmath=_REORDER)
+def _sum(values):
+    total = 0.0
+    for d in range(values.shape[0]):
+        total += values[d]
+    return total
 
 
 @njit(nogil=True, error_model="numpy")
@@ -171,7 +177,7 @@ def backward(
         d_path: [tree, component].
         d_score: [tree, component].
         d_log_lengths: [tree, edge]. On return g_y.
-        cotangents: scratch space [2, component].
+        cotangents: scratch space [3, component].
         slopes: Written, [tree * edge, 3, component].
         flags: Written, [tree * edge, component] uint8: 1 where the component has a gradient in the triple.
     """
@@ -186,7 +192,8 @@ def backward(
             u = triple_of_edge[t, e]
             p, slope, y = sums[u], slopes[u], log_lengths[t, e]
             if skewed:
-                g = d_log_lengths[t, e] + _differentiate_skewed(y, p, cotangents, slope)
+                _differentiate_skewed(y, p, cotangents, slope, cotangents[2])
+                g = d_log_lengths[t, e] + _sum(cotangents[2])
             else:
                 g = d_log_lengths[t, e] + _differentiate_lognormal(y, p, cotangents, slope)
             d_log_lengths[t, e] = g

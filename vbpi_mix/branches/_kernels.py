@@ -25,7 +25,15 @@ import numpy as np
 from numba import njit
 
 from vbpi_mix._elementary import exp
-from vbpi_mix.branches._weibull import LOG_2, LOG_CONSTANT, SLOPE, hazard, shape, step_of_noise
+from vbpi_mix.branches._weibull import (
+    LOG_2,
+    LOG_CONSTANT,
+    SLOPE,
+    hazard,
+    shape,
+    step_of_surprise,
+    surprise_of_noise,
+)
 
 _LANES = 8
 _LOG_NORMALISER = -0.5 * math.log(2.0 * math.pi)
@@ -53,10 +61,12 @@ def _gather(
 
 
 @njit(nogil=True, fastmath={"contract"}, error_model="numpy")
-def _skew(noise: np.ndarray, work: np.ndarray) -> None:
+def _skew(noise: np.ndarray, work: np.ndarray, scratch: np.ndarray) -> None:
     """Replace the skews in the work space by what, times scale, is y - location at this noise."""
     for e in range(noise.shape[0]):
-        work[2, e] = step_of_noise(noise[e], work[2, e])
+        scratch[e] = surprise_of_noise(noise[e])
+    for e in range(noise.shape[0]):
+        work[2, e] = step_of_surprise(scratch[e], work[2, e])
 
 
 @njit(nogil=True, fastmath={"contract"})
@@ -81,7 +91,7 @@ def draw(
         out[t] = 0.0
         _gather(params[component_of_tree[t]], feature_index[t], out[t], skewed, work)
         if skewed:
-            _skew(noise[t], work)
+            _skew(noise[t], work, out[t])
             _scale_and_shift(work[2], work, out[t])
         else:
             _scale_and_shift(noise[t], work, out[t])
@@ -97,17 +107,23 @@ def _sum_lognormal(work: np.ndarray) -> float:
     return total
 
 
-@njit(nogil=True, fastmath=_REORDER, error_model="numpy")
-def _sum_skewed(num_edges: int, work: np.ndarray) -> float:
-    """Sum over the branches of log k + log alpha + (alpha - 1) log(1 - exp(-G)) - G + x."""
-    total = 0.0
+@njit(nogil=True, fastmath={"contract"}, error_model="numpy")
+def _skewed_terms(num_edges: int, work: np.ndarray) -> None:
+    """Replace work[0] by log k + log alpha + (alpha - 1) log(1 - exp(-G)) - G + x of every branch."""
     for e in range(num_edges):
         G0, L0, d_log_alpha = shape(work[2, e])
         step = SLOPE / d_log_alpha * work[0, e] * exp(-work[1, e])
         G, _, _, minus_l = hazard(step - work[2, e])
         # log(alpha c) - skew + x with x = step - skew and log(alpha c / (C log 2)) = G0 - L0 + skew
-        total += G0 - L0 + step - work[1, e] - (LOG_2 / L0 - 1.0) * minus_l - G
-    return total + num_edges * LOG_CONSTANT
+        work[0, e] = LOG_CONSTANT + (G0 - L0) + step - work[1, e] - (LOG_2 / L0 - 1.0) * minus_l - G
+
+
+@njit(nogil=True, fastmath=_REORDER)
+def _sum(values: np.ndarray) -> float:
+    total = 0.0
+    for e in range(values.shape[0]):
+        total += values[e]
+    return total
 
 
 @njit(cache=True, nogil=True)
@@ -129,7 +145,8 @@ def log_density(
         for t in range(num_trees):
             _gather(params[denominators[d]], feature_index[t], log_lengths[t], skewed, work)
             if skewed:
-                out[t, d] = _sum_skewed(num_edges, work)
+                _skewed_terms(num_edges, work)
+                out[t, d] = _sum(work[0, :num_edges])
             else:
                 out[t, d] = num_edges * _LOG_NORMALISER + _sum_lognormal(work)
 

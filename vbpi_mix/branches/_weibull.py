@@ -1,14 +1,13 @@
-"""Compiled functions of one branch's skewed density; mathematics and notation of `vbpi_mix.branches.densities`.
+"""Compiled functions of one branch's skewed density, in the notation of `vbpi_mix.branches.densities`.
 
-`shape` and `hazard` have no branches or calls, so that loops over them vectorise.
+`shape`, `hazard` and `step_of_surprise` have no branches or calls, so that loops over them vectorise.
 """
 
 import math
 
-import numpy as np
 from numba import njit
 
-from vbpi_mix._elementary import exp, exp_and_complement, minus_log
+from vbpi_mix._elementary import exp, exp_and_complement, log, minus_log
 from vbpi_mix.branches import densities
 
 SLOPE = densities.SLOPE
@@ -23,7 +22,7 @@ _LAST_TAIL = 37.0
 
 
 # Not inline="always": that would give these functions the caller's licence to reorder.
-@njit(nogil=True, fastmath={"contract"}, error_model="numpy")
+@njit(nogil=True, inline="always")
 def hazard(x: float) -> tuple[float, float, float, float]:
     """G = exp(x), exp(-G), 1 - exp(-G) and -log(1 - exp(-G)), the last also where exp(x) is clipped."""
     G = exp(x)
@@ -31,32 +30,33 @@ def hazard(x: float) -> tuple[float, float, float, float]:
     return G, u, v, -x if x < -_FAR else minus_log(v, u)
 
 
-@njit(nogil=True, fastmath={"contract"}, error_model="numpy")
+@njit(nogil=True, inline="always")
 def shape(skew: float) -> tuple[float, float, float]:
     """G0 = exp(-skew), L(G0) and d log alpha / dh = C / c."""
     G0, u, v, L0 = hazard(-skew)
     return G0, L0, G0 * u / (v * L0)
 
 
-@njit(nogil=True, error_model="numpy")
-def step_of_noise(noise: float, skew: float) -> float:
-    """What, times scale, is y - location at this noise."""
+@njit(nogil=True)
+def surprise_of_noise(noise: float) -> float:
+    """E = -log Phi(noise)."""
     tail = 0.5 * math.erfc(abs(noise) * _SQRT_HALF)
-    surprise = -math.log1p(-tail) if noise > 0.0 else -math.log(tail)
+    return -math.log1p(-tail) if noise > 0.0 else -math.log(tail)
+
+
+@njit(nogil=True, inline="always")
+def step_of_surprise(surprise: float, skew: float) -> float:
+    """What, times scale, is y - location."""
     _, L0, d_log_alpha = shape(skew)
     t = surprise * L0 / LOG_2
-    if t > _FAR:
-        x = -t
-    elif t > LOG_2:
-        x = math.log(-math.log1p(-math.exp(-t)))
-    else:
-        x = math.log(-math.log(-math.expm1(-t)))
+    u, v = exp_and_complement(t)
+    x = -t if t > _FAR else log(minus_log(v, u))
     return (x + skew) * d_log_alpha / SLOPE
 
 
 @njit(nogil=True, error_model="numpy")
 def noise_of_step(step: float, skew: float) -> float:
-    """Inverse of `step_of_noise`."""
+    """Noise that `surprise_of_noise` and `step_of_surprise` make this step of."""
     _, L0, d_log_alpha = shape(skew)
     _, _, _, minus_l = hazard(step * SLOPE / d_log_alpha - skew)
     surprise = LOG_2 / L0 * minus_l

@@ -282,7 +282,7 @@ class BranchScratch(NamedTuple):
         rows: Rows used [3 * triple] int32.
         row_start: Where the triples of each row start [3 * triple + 1] int32.
         row_triple: Triples, row by row [3 * triple] int32.
-        cotangents: [2, component].
+        cotangents: [3, component].
         work: Of one row: gradient in three columns, whether there is one, both corrections [6, component].
     """
 
@@ -315,7 +315,7 @@ class BranchScratch(NamedTuple):
             np.empty(3 * size, np.int32),
             np.empty(3 * size + 1, np.int32),
             np.empty(3 * size, np.int32),
-            np.empty((2, at_once)),
+            np.empty((3, at_once)),
             np.empty((6, at_once)),
         )
 
