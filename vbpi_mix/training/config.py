@@ -174,7 +174,7 @@ class MachineConfig(_Frozen):
     threads: int = Field(default_factory=_available_cores, ge=1)
     """Threads of the likelihood kernel and of drawing trees; of torch in the whole process, where it is the
     engine. By default one for each core that the process may use; results do not depend on them."""
-    dtype: Literal["float64", "float32"] = "float64"
+    dtype: Literal["float64", "float32"] = "float32"
     """Precision of the likelihood kernel in training; evaluation is in float64 in any case."""
     checkpoint_seconds: float = Field(30.0, ge=0)
     """Seconds between checkpoints."""
