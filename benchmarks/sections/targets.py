@@ -7,6 +7,7 @@ from typing import Any
 
 from _common import load
 from _sections import Section, Table
+
 from sections.iteration import SINGLE, ratio
 
 GOLDEN_DS1 = -7108.40
