@@ -153,7 +153,7 @@ def run(
         int | None,
         typer.Option(
             metavar="N",
-            help="Training steps. [default: 10000]",
+            help="Training steps. [default: 15000]",
         ),
     ] = None,
     branch_model: Annotated[

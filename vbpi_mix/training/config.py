@@ -122,7 +122,7 @@ class StepDecay(_Frozen):
 class OptimisationConfig(_Frozen):
     """How the mixture is trained."""
 
-    iterations: int = Field(10_000, ge=1)
+    iterations: int = Field(15_000, ge=1)
     """Steps."""
     initial_topologies: Literal["support", "uniform"] = "support"
     """Start of the subsplit networks: frequencies in the support's trees, or all logits zero."""
