@@ -501,7 +501,7 @@ def test_an_alignment_alone_gets_its_support_from_iqtree(tmp_path, command, requ
     result = json.loads(printed)
     assert result["provenance"]["support"].startswith("iqtree")
     kept = out / "support.trees.tsv.gz"
-    assert read_tree_sample(kept, whole.taxa[:7]).weights.sum() == 10_000
+    assert read_tree_sample(kept, whole.taxa[:7]).weights.sum() > 1_000  # bootstrap trees, and others found
     code, printed, err = command(
         "run", tmp_path / "seven.fasta", "--support", kept, "--out", again, *settings
     )

@@ -51,7 +51,7 @@ class EngineName(StrEnum):
 
 
 class DtypeName(StrEnum):
-    """Precisions of the likelihood."""
+    """Precisions of the likelihood in training."""
 
     FLOAT64 = "float64"
     FLOAT32 = "float32"
@@ -226,7 +226,7 @@ def run(
         DtypeName | None,
         typer.Option(
             case_sensitive=False,
-            help="Precision of the likelihood. [default: float64]",
+            help="Precision of the likelihood in training. [default: float32]",
         ),
     ] = None,
     repeats: Annotated[
