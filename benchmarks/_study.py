@@ -28,6 +28,9 @@ NUM_CHECKPOINTS = 16
 TRAJECTORY_DRAWS = 4_000
 """Draws for each of them, over all components."""
 
+PROGRAM = (str(Path(sys.executable).parent / "vbpi-mix"),)
+"""The command line that makes a run."""
+
 CLOSE = 0.1
 """Nats from its final value within which a bound counts as there."""
 
@@ -104,8 +107,7 @@ def measure(job: Job, folder: Path, lock: int) -> dict[str, Any]:
     run = folder / "run"
     continues = (run / "config.toml").exists()
     arguments = ["--resume"] if continues else job.arguments()
-    program = str(Path(sys.executable).parent / "vbpi-mix")
-    took = _start([program, "run", *arguments, "--out", str(run), "--quiet", "--json"], folder, lock)
+    took = _start([*PROGRAM, "run", *arguments, "--out", str(run), "--quiet", "--json"], folder, lock)
     result = json.loads((run / "result.json").read_text(encoding="utf-8"))
     course = trajectory(sorted((folder / "checkpoints").glob("*.pt")), TRAJECTORY_DRAWS)
     measured = {
@@ -159,9 +161,8 @@ def _signals_passed_to(process: subprocess.Popen) -> Iterator[None]:
     """Pass SIGTERM and control-C on to a program, and stop once it has saved its state and ended."""
 
     def stop(number: int, frame: FrameType | None) -> None:
-        os.kill(process.pid, number)
-        with suppress(ChildProcessError):
-            os.waitpid(process.pid, 0)
+        process.send_signal(number)
+        process.wait()
         raise SystemExit(128 + number)
 
     before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}

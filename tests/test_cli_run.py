@@ -30,6 +30,8 @@ from vbpi_mix.trees.newick import newick_texts, quoted
 from vbpi_mix.trees.samples import read_tree_draws, read_tree_sample
 
 VBPI_MIX = [sys.executable, "-m", "vbpi_mix.cli"]
+PATIENCE = 300
+"""Seconds that something may take on a busy machine where nothing is compiled yet."""
 QUICK = ["--iterations", "600", "--repeats", "10", "--posterior-samples", "200", "--log-every", "50"]
 
 
@@ -312,7 +314,7 @@ def start(arguments, **options):
 
 def wait_for_progress(process, out):
     """Wait until a run has saved a checkpoint in the midst of training; its metrics may be ahead of it."""
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline and process.poll() is None:
         checkpoint = out / "checkpoint.pt"
         if checkpoint.exists() and torch.load(checkpoint, weights_only=True)["step"] > 0:
@@ -321,22 +323,36 @@ def wait_for_progress(process, out):
     pytest.fail(f"no progress: {process.communicate()[1]}")
 
 
+KILLED_AFTER_A_REPORT = """
+import os, signal, sys
+from vbpi_mix import _cli_run, cli
+
+def append(path, record, append=_cli_run.append_json_line):
+    append(path, record)
+    if record["iteration"] == 200:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+_cli_run.append_json_line = append
+cli.main()
+"""
+
+
 def test_a_killed_run_continues_bit_for_bit(inputs, tmp_path, command):
     alignment, trees = inputs
-    # Enough iterations that the kill comes in their midst; the evaluation is small.
     settings = ["--support", trees, "--components", 2, "--estimator", "s2a", "--seed", 3, "--quiet"]
-    settings += ["--iterations", 3000, "--repeats", 2, "--posterior-samples", 50, "--log-every", 10]
+    settings += ["--iterations", 500, "--repeats", 2, "--posterior-samples", 50, "--log-every", 10]
     straight, killed = tmp_path / "straight", tmp_path / "killed"
     assert command("run", alignment, *settings, "--out", straight)[0] == 0
-    with start(["run", alignment, *settings, "--out", killed, "--checkpoint-seconds", 0]) as process:
-        wait_for_progress(process, killed)
-        process.send_signal(signal.SIGKILL)
+    arguments = ["run", alignment, *settings, "--out", killed, "--checkpoint-seconds", 0]
+    program = [sys.executable, "-c", KILLED_AFTER_A_REPORT, *map(str, arguments)]
+    assert subprocess.run(program, check=False).returncode == -signal.SIGKILL
     assert not (killed / "result.json").exists()
-    step = torch.load(killed / "checkpoint.pt", weights_only=True)["step"]
-    assert 0 < step < 3000
+    # The metrics are ahead of the checkpoint.
+    assert torch.load(killed / "checkpoint.pt", weights_only=True)["step"] == 190
+    assert json.loads((killed / "metrics.jsonl").read_text().splitlines()[-1])["iteration"] == 200
     assert command("run", "--resume", "--out", killed, "--checkpoint-seconds", 30, "--quiet")[0] == 0
     one, other = (torch.load(path / "checkpoint.pt", weights_only=True) for path in (straight, killed))
-    assert one["step"] == other["step"] == 3000
+    assert one["step"] == other["step"] == 500
     assert one["streams"] == other["streams"]
     for name, tensor in one["state"].items():
         assert torch.equal(tensor, other["state"][name]), name
@@ -392,7 +408,7 @@ def test_sigterm_saves_and_a_second_run_is_refused(inputs, tmp_path, command):
         assert code == 2
         assert f"in use by process {process.pid}" in err
         process.send_signal(signal.SIGTERM)
-        messages = process.communicate(timeout=60)[1]
+        messages = process.communicate(timeout=PATIENCE)[1]
     assert process.returncode == 128 + signal.SIGTERM
     assert f"continue with: vbpi-mix run --resume --out {out}" in messages
     assert "Traceback" not in messages
@@ -411,7 +427,7 @@ def test_a_terminal_shows_a_live_bar_and_control_c_stops(inputs, tmp_path):
         env={**os.environ, "TERM": "xterm", "COLUMNS": "120"},
         dimensions=(24, 120),
         encoding="utf-8",
-        timeout=60,
+        timeout=PATIENCE,
     )
     try:
         terminal.expect(r"six\.fasta: 6 taxa, 150 sites")
@@ -453,17 +469,17 @@ def test_a_bound_that_is_not_finite_is_one_message_and_its_state_is_saved(inputs
 def test_sigterm_before_anything_is_saved_says_so(tmp_path, command):
     program = tmp_path / "bin" / "iqtree3"
     program.parent.mkdir()
-    program.write_text(f"#!/bin/sh\necho $$ > {tmp_path}/started\nexec sleep 60\n")
+    program.write_text(f"#!/bin/sh\necho $$ > {tmp_path}/started\nexec sleep 600\n")
     program.chmod(0o755)
     environment = {**os.environ, "PATH": f"{program.parent}{os.pathsep}{os.environ['PATH']}"}
     write_fasta(load_dataset("DS1"), tmp_path / "ds1.fasta")
     out = tmp_path / "run"
     with start(["run", tmp_path / "ds1.fasta", "--out", out], env=environment) as process:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + PATIENCE
         while not (tmp_path / "started").exists() and time.monotonic() < deadline:
             time.sleep(0.01)
         process.send_signal(signal.SIGTERM)
-        messages = process.communicate(timeout=30)[1]
+        messages = process.communicate(timeout=PATIENCE)[1]
     assert process.returncode == 128 + signal.SIGTERM
     assert messages.splitlines()[-1] == "stopped before anything was saved; start the run again"
     code, _, err = command("run", "--resume", "--out", out)
@@ -485,7 +501,7 @@ def test_an_alignment_alone_gets_its_support_from_iqtree(tmp_path, command, requ
     result = json.loads(printed)
     assert result["provenance"]["support"].startswith("iqtree")
     kept = out / "support.trees.tsv.gz"
-    assert read_tree_sample(kept, whole.taxa[:7]).weights.sum() == 10_000
+    assert read_tree_sample(kept, whole.taxa[:7]).weights.sum() > 1_000  # bootstrap trees, and others found
     code, printed, err = command(
         "run", tmp_path / "seven.fasta", "--support", kept, "--out", again, *settings
     )

@@ -51,7 +51,7 @@ class EngineName(StrEnum):
 
 
 class DtypeName(StrEnum):
-    """Precisions of the likelihood."""
+    """Precisions of the likelihood in training."""
 
     FLOAT64 = "float64"
     FLOAT32 = "float32"
@@ -153,7 +153,7 @@ def run(
         int | None,
         typer.Option(
             metavar="N",
-            help="Training steps. [default: 10000]",
+            help="Training steps. [default: 15000]",
         ),
     ] = None,
     branch_model: Annotated[
@@ -226,7 +226,7 @@ def run(
         DtypeName | None,
         typer.Option(
             case_sensitive=False,
-            help="Precision of the likelihood. [default: float64]",
+            help="Precision of the likelihood in training. [default: float32]",
         ),
     ] = None,
     repeats: Annotated[

@@ -63,14 +63,14 @@ def _milliseconds(configurations: Configurations, name: str) -> float:
     return float(configurations[name]["milliseconds"]["median"])
 
 
-def _ratio(configurations: Configurations, name: str, reference: str = SINGLE) -> float:
-    """Median over passes of the ratio of two configurations' times."""
-    pairs = zip(
-        configurations[name]["milliseconds"]["medians_of_passes"],
-        configurations[reference]["milliseconds"]["medians_of_passes"],
-        strict=True,
-    )
+def ratio(one: dict[str, Any], reference: dict[str, Any]) -> float:
+    """Median over passes of the ratio of two configurations' milliseconds."""
+    pairs = zip(one["medians_of_passes"], reference["medians_of_passes"], strict=True)
     return median(a / b for a, b in pairs)
+
+
+def _ratio(configurations: Configurations, name: str, reference: str = SINGLE) -> float:
+    return ratio(configurations[name]["milliseconds"], configurations[reference]["milliseconds"])
 
 
 def _findings(by_dataset: dict[str, Configurations], textbook: dict[str, float] | None) -> list[str]:

@@ -8,6 +8,8 @@ from typing import Any
 from _common import load
 from _sections import Section, Table
 
+from sections.iteration import SINGLE, ratio
+
 GOLDEN_DS1 = -7108.40
 """Log marginal likelihood of DS1, in nats, on which long runs of several published methods agree."""
 
@@ -109,27 +111,21 @@ def _kernel(results: Path) -> Iterable[Outcome]:
 
 def _iteration(results: Path) -> Iterable[Outcome]:
     """Milliseconds of a step, and how they grow with A."""
-    milliseconds = {
-        (run["mixture"]["estimator"], run["mixture"]["components"], run["mixture"]["sampled"]): (
-            run["milliseconds"]["median"],
-            source,
-        )
-        for source, run in load(results, "iteration/DS1.*.json").items()
-    }
-    single = milliseconds.get(("a2a", 1, 1))
+    found = load(results, "iteration/DS1.json")
+    by_name = {one["name"]: one["milliseconds"] for run in found.values() for one in run["configurations"]}
     for name, key, limit in (
-        ("iteration, DS1, A=S=1, K=10", ("a2a", 1, 1), 1.0),
-        ("iteration, DS1, A2A, A=3", ("a2a", 3, 3), 3.5),
+        ("iteration, DS1, A=S=1, K=10", SINGLE, 1.0),
+        ("iteration, DS1, A2A, A=3", "a2a.A3.S3.float64.t1", 3.5),
     ):
-        if key in milliseconds:
-            yield _at_most(name, milliseconds[key][0], limit, "{:.2f} ms", milliseconds[key][1])
+        if key in by_name:
+            yield _at_most(name, by_name[key]["median"], limit, "{:.2f} ms", *found)
         else:
             yield Outcome(name, f"<= {limit:.2f} ms")
     for estimator, num_components, limit in (("s2a", 50, 2.0), ("s2a", 200, 4.0), ("s2s", 200, 1.1)):
         name = f"iteration, DS1, {estimator.upper()}, S=1: A={num_components} against A=1"
-        mine = milliseconds.get((estimator, num_components, 1))
-        if mine and single:
-            yield _at_most(name, mine[0] / single[0], limit, "{:.2f} times", mine[1], single[1])
+        key = f"{estimator}.A{num_components}.S1.float64.t1"
+        if key in by_name:
+            yield _at_most(name, ratio(by_name[key], by_name[SINGLE]), limit, "{:.2f} times", *found)
         else:
             yield Outcome(name, f"<= {limit:.2f} times")
 

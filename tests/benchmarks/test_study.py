@@ -1,11 +1,8 @@
 """The study of estimators: its jobs run, continue, and are reported as their results say."""
 
 import json
-import os
 import signal
-import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -17,43 +14,50 @@ from _study import Job, keep, measure, seconds_close
 from sections import study as reported
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
-SMALL = ("--repeats", "2", "--samples", "60", "--posterior-samples", "20", "--no-refit")
+SMALL = ("--repeats", "2", "--samples", "60", "--posterior-samples", "20", "--no-refit", "--particles", "2")
+EVERY_REPORT = ("--log-every", "20", "--checkpoint-seconds", "0")
 
-
-def small_job(iterations):
-    return Job("DS1", "s2a", 3, 1, 5, 1.6, iterations, "small", (*SMALL, "--particles", "2"))
-
-
-MEASURE = """
-import json, sys
+# Waits until each of its checkpoints is kept, and is stopped by its starter after iteration 60.
+STOPPED = """
+import os, signal, sys, time
 from pathlib import Path
-from _jobs import claim
-from _study import Job, measure
-folder = Path(sys.argv[1])
-settings = json.loads(sys.argv[2])
-with claim(folder.with_suffix(".lock")) as descriptor:
-    measure(Job(**{**settings, "options": tuple(settings["options"])}), folder, descriptor)
+from vbpi_mix import _cli_run, cli
+
+signal.alarm(300)  # lest it outlive a test that fails
+kept = Path(sys.argv[sys.argv.index("--out") + 1]).parent / "checkpoints"
+interruption = []
+
+def train(*arguments, train=_cli_run._train):
+    interruption.append(arguments[-1])
+    return train(*arguments)
+
+def save(checkpoint, directory, save=_cli_run._save):
+    num_kept = len(list(kept.iterdir()))
+    save(checkpoint, directory)
+    while len(list(kept.iterdir())) == num_kept:
+        time.sleep(0.005)
+    if checkpoint.state.step == 60:
+        os.kill(os.getppid(), signal.SIGTERM)
+        while interruption[0].signal_number is None:
+            time.sleep(0.005)
+
+_cli_run._train, _cli_run._save = train, save
+cli.main()
 """
 
 
 def test_a_stopped_job_continues_where_its_checkpoints_end(tmp_path, monkeypatch):
     monkeypatch.delenv("VBPI_MIX_REFERENCE", raising=False)
     monkeypatch.setattr("_study.TRAJECTORY_DRAWS", 300)
-    job, folder = small_job(600), tmp_path / "job"
-    settings = json.dumps({**job.__dict__, "options": list(job.options)})
-    environment = {**os.environ, "PYTHONPATH": str(BENCHMARKS)}
-    worker = subprocess.Popen(
-        [sys.executable, "-c", MEASURE, str(folder), settings], env=environment, start_new_session=True
-    )
-    deadline = time.monotonic() + 120
-    while len(list((folder / "checkpoints").glob("*.pt"))) < 3:  # one is that before the first step
-        assert worker.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    os.kill(worker.pid, signal.SIGTERM)
-    assert worker.wait(60) == 128 + signal.SIGTERM
+    job = Job("DS1", "s2a", 3, 1, 5, 1.6, 120, "small", (*SMALL, *EVERY_REPORT))
+    folder = tmp_path / "job"
+    with claim(folder.with_suffix(".lock")) as descriptor, monkeypatch.context() as patch:
+        patch.setattr("_study.PROGRAM", (sys.executable, "-c", STOPPED))
+        with pytest.raises(SystemExit, match=str(128 + signal.SIGTERM)):
+            measure(job, folder, descriptor)
     assert not (folder / "run" / "result.json").exists()
     num_kept = len(list((folder / "checkpoints").glob("*.pt")))
+    assert num_kept == 4  # one is that before the first step
 
     with claim(folder.with_suffix(".lock")) as descriptor:
         measured = measure(job, folder, descriptor)
@@ -61,7 +65,7 @@ def test_a_stopped_job_continues_where_its_checkpoints_end(tmp_path, monkeypatch
     assert measured["result"]["iterations"] == job.iterations
     course = measured["trajectory"]
     assert len(course) > num_kept  # from before the kill and after it
-    assert course[0]["iteration"] == 0
+    assert [point["iteration"] for point in course[:num_kept]] == [0, 20, 40, 60]
     assert course[-1]["iteration"] == job.iterations
     seconds = [point["training_seconds"] for point in course]
     assert seconds == sorted(seconds)

@@ -69,20 +69,16 @@ def test_the_kernel(tmp_path, put):
 
 
 def test_iterations_are_compared_with_one_component(tmp_path, put):
-    for estimator, components, sampled, median in (
-        ("a2a", 1, 1, 0.9),
-        ("s2a", 50, 1, 1.8),
-        ("s2s", 200, 1, 1.0),
-    ):
-        mixture = {"estimator": estimator, "components": components, "sampled": sampled}
-        put(
-            f"iteration/DS1.{estimator}.A{components}.S{sampled}",
-            {"mixture": mixture, "milliseconds": {"median": median}},
-        )
+    times = {"a2a.A1.S1": [0.9, 1.0], "s2a.A50.S1": [1.8, 1.9], "s2s.A200.S1": [1.0, 1.12]}
+    configurations = [
+        {"name": f"{name}.float64.t1", "milliseconds": {"median": passes[0], "medians_of_passes": passes}}
+        for name, passes in times.items()
+    ]
+    put("iteration/DS1", {"dataset": "DS1", "configurations": configurations})
     rows = states(tmp_path)
     assert rows["iteration, DS1, A=S=1, K=10"] == ("0.90 ms", "met")
-    assert rows["iteration, DS1, S2A, S=1: A=50 against A=1"] == ("2.00 times", "met")
-    assert rows["iteration, DS1, S2S, S=1: A=200 against A=1"] == ("1.11 times", "missed")
+    assert rows["iteration, DS1, S2A, S=1: A=50 against A=1"] == ("1.95 times", "met")
+    assert rows["iteration, DS1, S2S, S=1: A=200 against A=1"] == ("1.12 times", "missed")
     assert rows["iteration, DS1, S2A, S=1: A=200 against A=1"] == ("-", "not measured")
 
 

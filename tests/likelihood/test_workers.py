@@ -43,16 +43,16 @@ def test_many_jobs_of_changing_size_and_kind(kind, dtype, draw_trees, draw_patte
 
 
 def test_helpers_leave_with_the_likelihood(draw_trees, draw_patterns):
-    before = threading.active_count()
+    before = set(threading.enumerate())  # some may be helpers of others that are about to leave
     likelihood = make_likelihood(draw_patterns(8, 100, seed=33), jc69(), threads=4)
     likelihood.value(*draw_trees(8, 3, seed=34))
-    assert threading.active_count() == before + 3
+    helpers = set(threading.enumerate()) - before
+    assert len(helpers) == 3
     del likelihood
     gc.collect()
-    until = time.monotonic() + 10
-    while threading.active_count() > before and time.monotonic() < until:
-        time.sleep(0.01)
-    assert threading.active_count() == before
+    for helper in helpers:
+        helper.join(60)
+    assert not any(helper.is_alive() for helper in helpers)
 
 
 def test_pieces_are_taken_once_each():

@@ -122,7 +122,7 @@ class StepDecay(_Frozen):
 class OptimisationConfig(_Frozen):
     """How the mixture is trained."""
 
-    iterations: int = Field(10_000, ge=1)
+    iterations: int = Field(15_000, ge=1)
     """Steps."""
     initial_topologies: Literal["support", "uniform"] = "support"
     """Start of the subsplit networks: frequencies in the support's trees, or all logits zero."""
@@ -174,7 +174,7 @@ class MachineConfig(_Frozen):
     threads: int = Field(default_factory=_available_cores, ge=1)
     """Threads of the likelihood kernel and of drawing trees; of torch in the whole process, where it is the
     engine. By default one for each core that the process may use; results do not depend on them."""
-    dtype: Literal["float64", "float32"] = "float64"
+    dtype: Literal["float64", "float32"] = "float32"
     """Precision of the likelihood kernel in training; evaluation is in float64 in any case."""
     checkpoint_seconds: float = Field(30.0, ge=0)
     """Seconds between checkpoints."""
