@@ -8,42 +8,22 @@ set; those that exist are skipped unless ``--again``.
 """
 
 import argparse
-import json
-import os
-import resource
-import subprocess
 import sys
 import tempfile
-import time
 from itertools import product
 from pathlib import Path
 from typing import Any
 
-from _agreement import agreement_with_reference
 from _common import RESULTS, save, without_local_paths
+from _program import run_program
 
 
-def measure(dataset: str, seed: int, options: list[str], out: Path) -> dict[str, Any]:
+def measure(dataset: str, seed: int, options: list[str]) -> dict[str, Any]:
     """One run: what it took and what it found."""
-    program = str(Path(sys.executable).parent / "vbpi-mix")
-    command = [program, "run", "--dataset", dataset, "--seed", str(seed), "--out", str(out), *options]
-    began = time.perf_counter()
-    subprocess.run(command, check=True)
-    wall = time.perf_counter() - began
-    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
-    measured: dict[str, Any] = {
-        "dataset": dataset,
-        "seed": seed,
-        "options": options,
-        "wall_seconds": wall,
-        "cpu_seconds": usage.ru_utime + usage.ru_stime,
-        "peak_memory_gib": usage.ru_maxrss / 2**20,
-        "result": json.loads((out / "result.json").read_text()),
-    }
-    agreement = agreement_with_reference(out, dataset)
-    if agreement is not None:
-        measured["agreement"] = agreement
-    return without_local_paths(measured, out)
+    with tempfile.TemporaryDirectory(prefix="datasets-") as folder:
+        arguments = ["--dataset", dataset, "--seed", str(seed), *options]
+        measured = run_program(dataset, arguments, Path(folder) / "run")
+    return {"dataset": dataset, "seed": seed, "options": without_local_paths(options), **measured}
 
 
 def main() -> None:
@@ -63,14 +43,7 @@ def main() -> None:
     for dataset, seed in product(chosen.datasets, chosen.seeds):
         name = f"{chosen.name}/{dataset}.seed{seed}"
         if chosen.again or not (RESULTS / f"{name}.json").exists():
-            with tempfile.TemporaryDirectory() as folder:
-                # A process of its own for each, so that its peak memory is its own.
-                child = os.fork()
-                if child == 0:
-                    save(name, measure(dataset, seed, options, Path(folder) / "run"))
-                    os._exit(0)
-                if os.waitpid(child, 0)[1] != 0:
-                    raise SystemExit(f"{dataset}: failed")
+            save(name, measure(dataset, seed, options))
 
 
 if __name__ == "__main__":

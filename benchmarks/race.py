@@ -18,17 +18,15 @@ import fcntl
 import json
 import os
 import signal
-import subprocess
 import sys
 import tempfile
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import _mrbayes as mrbayes
-from _agreement import agreement_with_reference
 from _common import RESULTS, save, without_local_paths
+from _program import run_program
 from _splits import differences, listed, read_split_table, split_frequencies
 
 GENERATIONS = {
@@ -221,33 +219,19 @@ def ours(
     """One run of ours from the alignment's file: what it took and what it found."""
     from vbpi_mix.datasets import dataset_info
 
-    program = str(Path(sys.executable).parent / "vbpi-mix")
+    alignment = str(dataset_info(dataset).alignment_path)
+    settings = ["--iterations", str(iterations), "--repeats", str(repeats), "--seed", str(seed)]
     with tempfile.TemporaryDirectory(prefix="race-") as folder:
-        out = Path(folder) / "run"
-        arguments = ["--iterations", str(iterations), "--repeats", str(repeats), "--seed", str(seed)]
-        command = [program, "run", str(dataset_info(dataset).alignment_path), *arguments, *options]
-        began = time.perf_counter()
-        process = subprocess.Popen([*command, "--out", str(out), "--quiet"])
-        _, status, usage = os.wait4(process.pid, 0)
-        wall = time.perf_counter() - began
-        process.returncode = os.waitstatus_to_exitcode(status)
-        if process.returncode != 0:
-            raise SystemExit(f"{' '.join(command)}: failed with exit status {process.returncode}")
-        measured: dict[str, Any] = {
-            "dataset": dataset,
-            "seed": seed,
-            "budget": budget,
-            "options": options,
-            "repeats": repeats,
-            "wall_seconds": wall,
-            "cpu_seconds": usage.ru_utime + usage.ru_stime,
-            "peak_memory_gib": usage.ru_maxrss / 2**20,
-            "result": json.loads((out / "result.json").read_text()),
-        }
-        agreement = agreement_with_reference(out, dataset)
-        if agreement is not None:
-            measured["agreement"] = agreement
-        return without_local_paths(measured, out)
+        arguments = [alignment, *settings, *options, "--quiet"]
+        measured = run_program(dataset, arguments, Path(folder) / "run")
+    return {
+        "dataset": dataset,
+        "seed": seed,
+        "budget": budget,
+        "options": without_local_paths(options),
+        "repeats": repeats,
+        **measured,
+    }
 
 
 def race_ours(

@@ -8,18 +8,14 @@ the golden posteriors come from ``race.py ours``. What has a result is skipped u
 """
 
 import argparse
-import json
-import os
-import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from _agreement import agreement_with_reference
 from _common import RESULTS, save, without_local_paths
+from _program import run_program
 from _splits import split_frequencies
 
 
@@ -28,34 +24,14 @@ def measure(dataset: str, seed: int, options: list[str]) -> dict[str, Any]:
     from vbpi_mix.results.posterior_files import load_final
     from vbpi_mix.results.run_directory import RunDirectory
 
-    program = str(Path(sys.executable).parent / "vbpi-mix")
     with tempfile.TemporaryDirectory(prefix="topologies-") as folder:
         out = Path(folder) / "run"
-        command = [program, "run", "--dataset", dataset, "--seed", str(seed), *options, "--out", str(out)]
-        began = time.perf_counter()
-        process = subprocess.Popen([*command, "--quiet"])
-        _, status, usage = os.wait4(process.pid, 0)
-        wall = time.perf_counter() - began
-        process.returncode = os.waitstatus_to_exitcode(status)
-        if process.returncode != 0:
-            raise SystemExit(f"{' '.join(command)}: failed with exit status {process.returncode}")
+        arguments = ["--dataset", dataset, "--seed", str(seed), *options, "--quiet"]
+        measured = run_program(dataset, arguments, out)
         final = load_final(RunDirectory(out).final_posterior)
-        measured: dict[str, Any] = {
-            "dataset": dataset,
-            "seed": seed,
-            "options": options,
-            "wall_seconds": wall,
-            "cpu_seconds": usage.ru_utime + usage.ru_stime,
-            "peak_memory_gib": usage.ru_maxrss / 2**20,
-            "result": json.loads((out / "result.json").read_text()),
-            "splits": split_frequencies(
-                final.topologies, np.exp(final.log_topology_probabilities), minimum=0.01
-            ),
-        }
-        agreement = agreement_with_reference(out, dataset)
-        if agreement is not None:
-            measured["agreement"] = agreement
-        return without_local_paths(measured, out)
+    splits = split_frequencies(final.topologies, np.exp(final.log_topology_probabilities), minimum=0.01)
+    described = {"dataset": dataset, "seed": seed, "options": without_local_paths(options)}
+    return {**described, **measured, "splits": splits}
 
 
 def main() -> None:

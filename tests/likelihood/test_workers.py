@@ -80,6 +80,19 @@ def test_a_helper_that_is_late_finds_nothing(draw_trees, draw_patterns):
     np.testing.assert_array_equal(likelihood.value(children, lengths), expected)
 
 
+def test_a_call_waits_for_the_helpers_of_an_interrupted_one(draw_trees, draw_patterns):
+    likelihood = make("jc69", draw_patterns(6, 200, seed=37), 1)
+    children, lengths = draw_trees(6, 2, seed=38)
+    expected = likelihood.value(children, lengths)
+    board = likelihood._workers.board
+    board[_board.UNFINISHED] = 1  # somebody is still at a piece
+    timer = threading.Timer(0.2, _board.finish, [board])
+    timer.start()
+    np.testing.assert_array_equal(likelihood.value(children, lengths), expected)
+    timer.join()
+    assert board[_board.UNFINISHED] == 0
+
+
 def test_no_threads():
     with pytest.raises(ValueError, match="threads must be at least one, got 0"):
         Workers(0)

@@ -16,7 +16,7 @@ CONFIG = RunConfig.model_validate(
         "seed": 4,
         "data": {"dataset": "DS1"},
         "mixture": {"components": 3, "sampled": 2, "estimator": "s2a", "particles": 3},
-        "optimisation": {"iterations": 40},
+        "optimisation": {"iterations": 12},
     }
 )
 
@@ -31,7 +31,7 @@ def start(problem):
 def run(problem, kind, checkpoint, num_reports=None):
     engine = problem.engine(kind, CONFIG.mixture, CONFIG.optimisation, checkpoint.state)
     reports = []
-    for report in train(engine, checkpoint.streams, CONFIG.mixture, CONFIG.optimisation, 8, 10):
+    for report in train(engine, checkpoint.streams, CONFIG.mixture, CONFIG.optimisation, 8, 3):
         reports.append((report.step, report.bound))
         if num_reports is not None and len(reports) == num_reports:
             break
@@ -41,14 +41,14 @@ def run(problem, kind, checkpoint, num_reports=None):
 @pytest.mark.parametrize("kind", ["compiled", "torch"])
 def test_resuming_continues_bit_for_bit(small_problem, kind, tmp_path):
     whole, all_reports = run(small_problem, kind, start(small_problem))
-    assert [step for step, _ in all_reports] == [10, 20, 30, 40]
+    assert [step for step, _ in all_reports] == [3, 6, 9, 12]
 
     first = start(small_problem)
     state, reports = run(small_problem, kind, first, num_reports=2)
     path = tmp_path / "checkpoint.pt"
     Checkpoint(CONFIG, first.patterns, first.sample, state, first.streams, 9.0, 2.5).save(path)
     loaded = Checkpoint.load(path)
-    assert (loaded.state.step, loaded.training_seconds, loaded.support_seconds) == (20, 9.0, 2.5)
+    assert (loaded.state.step, loaded.training_seconds, loaded.support_seconds) == (6, 9.0, 2.5)
     assert loaded.config == CONFIG
     rest, more_reports = run(small_problem, kind, loaded)
     assert reports + more_reports == all_reports

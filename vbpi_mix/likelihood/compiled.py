@@ -65,6 +65,7 @@ class _CompiledLikelihood(ABC):
         self, children: np.ndarray, branch_lengths: np.ndarray, value: np.ndarray, gradient: np.ndarray | None
     ) -> None:
         check_shapes(self._num_taxa, children, branch_lengths, value, gradient)
+        self._workers.await_finish()  # of a call that a signal has ended
         self._prepare(children, branch_lengths)
         self._workers.wake()
         self._accumulate(0, VALUE if gradient is None else GRADIENT)
