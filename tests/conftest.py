@@ -9,6 +9,9 @@ from pathlib import Path
 import pytest
 from jaxtyping import install_import_hook
 
+# Tests are small: threads of torch and numpy would only wait for each other, long on a busy machine.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 PACKAGE = Path(__file__).resolve().parent.parent / "vbpi_mix"
 
 
