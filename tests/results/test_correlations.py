@@ -164,7 +164,6 @@ def test_one_draw_tells_next_to_nothing():
 
 
 def test_noise_is_found_from_branch_lengths_under_every_skew():
-    # An identity but for one branch: the log ratio of a single node is a quadratic form of the noise itself.
     rng = np.random.default_rng(9)
     noise = np.concatenate([np.linspace(-8.0, 8.0, 30), rng.normal(size=15)])
     table = np.zeros((46, 3))
