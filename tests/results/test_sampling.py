@@ -14,7 +14,6 @@ from vbpi_mix.results.comparison import compare_exact
 from vbpi_mix.results.correction import CorrectionMethod, correct
 from vbpi_mix.results.correlations import Correlations
 from vbpi_mix.results.refit import RefitChoice
-from vbpi_mix.sbn.network import SubsplitNetworks
 
 
 @pytest.fixture(scope="module")
@@ -120,18 +119,6 @@ def test_a_mixture_that_cannot_gain_is_left_alone(mixture, draws):
     same, _, choice = refit.refit_mixture(mixture, exact)
     assert choice is RefitChoice.UNCHANGED
     assert same is mixture
-
-
-def test_a_defended_network_has_a_share_of_the_broad_one_everywhere(mixture):
-    support = mixture.support
-    broad_logits = np.random.default_rng(8).normal(size=support.num_parameters)
-    broad = SubsplitNetworks.from_logits(support, broad_logits[None])
-    defended = refit.defend(mixture, broad_logits)
-    for a in range(mixture.num_components):
-        expected = (1 - refit.DEFENSIVE_SHARE) * mixture.networks.q[a] + refit.DEFENSIVE_SHARE * broad.q[0]
-        # The last two places stand for what is outside the support, and for certainty; neither is mixed.
-        np.testing.assert_allclose(defended.networks.q[a, :-2], expected[:-2], rtol=1e-12)
-    assert defended.branches is mixture.branches
 
 
 def test_draws_do_not_depend_on_the_threads(mixture, patterns, prior, monkeypatch):

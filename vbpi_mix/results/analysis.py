@@ -17,9 +17,8 @@ from vbpi_mix.results.correction import CorrectedPosterior, CorrectionMethod, ch
 from vbpi_mix.results.correlations import Correlations
 from vbpi_mix.results.draws import PosteriorDraws
 from vbpi_mix.results.evaluation import equal_cost_particles
-from vbpi_mix.results.refit import RefitChoice, defend, refit_mixture
+from vbpi_mix.results.refit import RefitChoice, refit_mixture
 from vbpi_mix.results.sampling import draw_posterior, find_undrawn
-from vbpi_mix.sbn.em import rooting_averaged_logits
 from vbpi_mix.sbn.support import build_support
 from vbpi_mix.seeding import RandomStreams
 from vbpi_mix.training.checkpoint import Checkpoint
@@ -168,13 +167,9 @@ def evaluate(checkpoint: Checkpoint) -> Evaluation:
     num_components, threads = config.mixture.components, config.machine.threads
     draws_per_component = max(MIN_DRAWS, config.evaluation.repeats * particles_per_component(config))
     if config.evaluation.refit:
-        sample, support = checkpoint.sample, mixture.support
-        broad_logits = rooting_averaged_logits(support, support.index(sample.children), sample.weights)
-        mixture = defend(mixture, broad_logits)
         learn = min(draws_per_component, max(MIN_DRAWS, REFIT_DRAWS // num_components))
         learnt = draw_posterior(mixture, likelihood, prior, learn, generator, correlations, threads)
         mixture, correlations, refit = refit_mixture(mixture, learnt)
-        mixture = defend(mixture, broad_logits)
     draws = draw_posterior(mixture, likelihood, prior, draws_per_component, generator, correlations, threads)
     return Evaluation(mixture, correlations, refit, draws, corrected_posterior(mixture, draws, generator))
 

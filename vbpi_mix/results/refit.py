@@ -18,10 +18,6 @@ fitted to one half of the draws and judged on the other by
 
 an estimate of what the candidate takes off KL(posterior || q). With r the responsibilities the ratio is
 sum_a r_a q_a,new(tau) / q_a,old(tau). The better candidate, if it gains anything, is fitted again to all.
-
-Topologies that training hardly ever drew have too little probability in all of these, and the few draws of
-them then have enormous weights. `defend` gives every conditional distribution a small share of one that is
-broader, the frequencies in the support's trees (defensive importance sampling; Hesterberg 1995).
 """
 
 from enum import Enum
@@ -43,9 +39,6 @@ OLD_SHARE = 0.05
 
 PRIOR_STRENGTH = 1e-3
 """Weight of the old tables as prior counts: every parent keeps its old choices where the draws say little."""
-
-DEFENSIVE_SHARE = 0.005
-"""Share of the frequencies in the support's trees in every conditional distribution."""
 
 MAX_STEPS = 60
 """Most EM steps of a candidate."""
@@ -87,22 +80,6 @@ def refit_mixture(mixture: Mixture, draws: PosteriorDraws) -> tuple[Mixture, Cor
     }
     best = max(gains, key=lambda choice: gains[choice])
     return _fit(mixture, draws, index, best), correlations, best
-
-
-def defend(mixture: Mixture, broad_logits: Float64[np.ndarray, "parameter"]) -> Mixture:
-    """The mixture with a small share of a broader network in every conditional distribution.
-
-    Args:
-        mixture: Not changed.
-        broad_logits: Parameters of the broader network, as of `rooting_averaged_logits`.
-    """
-    support = mixture.support
-    broad = SubsplitNetworks.from_logits(support, broad_logits[None])
-    log_q = np.logaddexp(
-        np.log1p(-DEFENSIVE_SHARE) + mixture.networks.log_q[:, :-2],
-        np.log(DEFENSIVE_SHARE) + broad.log_q[:, :-2],
-    )
-    return Mixture(SubsplitNetworks.from_logits(support, log_q), mixture.branches)
 
 
 def truncated_log_weights(log_weights: Float64[np.ndarray, "draw"]) -> Float64[np.ndarray, "draw"]:
