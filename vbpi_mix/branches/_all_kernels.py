@@ -13,7 +13,9 @@ Shapes beside those of `vbpi_mix.branches._kernels`:
 - ``triples [tree * edge, 3]`` int32: features of the triples, of which the first ``num_triples`` hold;
 - ``sums [tree * edge, 8, component]``: of the triples, location, log scale and 1 / scale; where skewed k
   instead of 1 / scale, and then skew, alpha - 1, C / c, r, and what in log q does not depend on y, in the
-  notation of `vbpi_mix.branches.densities`.
+  notation of `vbpi_mix.branches.densities`;
+- ``hazards [tree, edge, 2, component]``: of branches, where skewed, D = d log q / dx and -log(1 - exp(-G)),
+  which the gradient takes from the density.
 """
 
 import math
@@ -21,8 +23,8 @@ import math
 import numpy as np
 from numba import njit
 
-from vbpi_mix._elementary import exp
-from vbpi_mix.branches._weibull import LOG_2, LOG_CONSTANT, SLOPE, hazard, shape
+from vbpi_mix._elementary import exp, exp_and_complement
+from vbpi_mix.branches._weibull import LOG_2, LOG_CONSTANT, SLOPE, hazard, minus_log_complement
 
 MIN_COMPONENTS = 4
 """Fewest components for which these kernels are faster than going through the components one by one."""
@@ -71,11 +73,17 @@ def _sum_rows(first, second, third, skewed, out):
         out[1, d] = log_scale
         out[2, d] = exp(-log_scale)
     if skewed:
+        # Like `_add_skewed`, in short loops: out holds G0, exp(-G0) and 1 - exp(-G0) on the way.
         for d in range(out.shape[1]):
-            skew = first[2, d] + second[2, d] + third[2, d]
-            G0, L0, d_log_alpha = shape(skew)
+            out[3, d] = first[2, d] + second[2, d] + third[2, d]
+            out[4, d] = exp(-out[3, d])
+        for d in range(out.shape[1]):
+            out[5, d], out[6, d] = exp_and_complement(out[4, d])
+        for d in range(out.shape[1]):
+            G0, u, v = out[4, d], out[5, d], out[6, d]
+            L0 = minus_log_complement(-out[3, d], u, v)
+            d_log_alpha = G0 * u / (v * L0)
             out[2, d] *= SLOPE / d_log_alpha
-            out[3, d] = skew
             out[4, d] = LOG_2 / L0 - 1.0
             out[5, d] = d_log_alpha
             out[6, d] = G0 + d_log_alpha * (L0 - 1.0) - 1.0
@@ -97,25 +105,39 @@ def _add_lognormal(y, p, total):
 
 
 @njit(nogil=True, fastmath={"contract"}, error_model="numpy")
-def _add_skewed(y, p, total):
-    """Add log k + log alpha + (alpha - 1) log(1 - exp(-G)) - G + x."""
+def _add_skewed(y, p, work, hazards, total):
+    """Add log k + log alpha + (alpha - 1) log(1 - exp(-G)) - G + x; write hazards [2, component].
+
+    Several short loops, whose iterations the processor overlaps, in place of a long one. work is
+    [4, component].
+    """
     for d in range(total.shape[0]):
         step = (y - p[0, d]) * p[2, d]
-        G, _, _, minus_l = hazard(step - p[3, d])
-        total[d] += p[7, d] + step - p[4, d] * minus_l - G
+        work[0, d] = step
+        work[1, d] = exp(step - p[3, d])
+    for d in range(total.shape[0]):
+        work[2, d], work[3, d] = exp_and_complement(work[1, d])
+    for d in range(total.shape[0]):
+        hazards[1, d] = minus_log_complement(work[0, d] - p[3, d], work[2, d], work[3, d])
+    for d in range(total.shape[0]):
+        G = work[1, d]
+        hazards[0, d] = 1.0 - G + p[4, d] * G * (work[2, d] / work[3, d])
+        total[d] += p[7, d] + work[0, d] - p[4, d] * hazards[1, d] - G
 
 
 @njit(cache=True, nogil=True)
-def log_density(sums, triple_of_edge, log_lengths, skewed, out):
-    """Write log q_d(y | tau), summed over branches, of every component d to out [tree, component]."""
+def log_density(sums, triple_of_edge, log_lengths, skewed, hazards, out):
+    """Write log q_d(y | tau), summed over branches, of every component d to out; where skewed, hazards."""
     num_trees, num_edges = log_lengths.shape
+    work = np.empty((4, out.shape[1]))
     for t in range(num_trees):
         out[t] = 0.0
         for e in range(num_edges):
+            p = sums[triple_of_edge[t, e]]
             if skewed:
-                _add_skewed(log_lengths[t, e], sums[triple_of_edge[t, e]], out[t])
+                _add_skewed(log_lengths[t, e], p, work, hazards[t, e], out[t])
             else:
-                _add_lognormal(log_lengths[t, e], sums[triple_of_edge[t, e]], out[t])
+                _add_lognormal(log_lengths[t, e], p, out[t])
 
 
 @njit(nogil=True, fastmath=_REORDER, error_model="numpy")
@@ -129,26 +151,19 @@ def _differentiate_lognormal(y, p, cotangents, slope):
     return d_y
 
 
-@njit(nogil=True, fastmath={"contract"}, error_model="numpy")
-def _differentiate_skewed(y, p, cotangents, slope, out):
-    """Add score * derivatives of log q_d in location, log scale, skew to slope; write path * d/dy to out."""
+@njit(nogil=True, fastmath=_REORDER, error_model="numpy")
+def _differentiate_skewed(y, p, hazards, cotangents, slope):
+    """Add score * derivatives of log q_d in location, log scale, skew to slope; returns path * d/dy."""
+    d_y = 0.0
     for d in range(slope.shape[1]):
         step = (y - p[0, d]) * p[2, d]
-        G, u, v, minus_l = hazard(step - p[3, d])
-        d_x = 1.0 - G + p[4, d] * G * (u / v)
-        d_h = p[6, d] + p[5, d] * (1.0 - (p[4, d] + 1.0) * minus_l) + (1.0 + p[6, d] * step) * d_x
+        d_x = hazards[0, d]
+        d_h = p[6, d] + p[5, d] * (1.0 - (p[4, d] + 1.0) * hazards[1, d]) + (1.0 + p[6, d] * step) * d_x
         slope[0, d] -= cotangents[1, d] * d_x * p[2, d]
         slope[1, d] -= cotangents[1, d] * (1.0 + step * d_x)
         slope[2, d] -= cotangents[1, d] * d_h
-        out[d] = cotangents[0, d] * d_x * p[2, d]
-
-
-@njit(nogil=True, fastmath=_REORDER)
-def _sum(values):
-    total = 0.0
-    for d in range(values.shape[0]):
-        total += values[d]
-    return total
+        d_y += cotangents[0, d] * d_x * p[2, d]
+    return d_y
 
 
 @njit(nogil=True, error_model="numpy")
@@ -166,8 +181,8 @@ def _mark(d_score, flags):
 
 @njit(cache=True, nogil=True)
 def backward(
-    sums, triple_of_edge, num_triples, log_lengths, generator_of_tree, skewed, d_path, d_score, d_log_lengths,
-    cotangents, slopes, flags,
+    sums, triple_of_edge, num_triples, log_lengths, hazards, generator_of_tree, skewed, d_path, d_score,
+    d_log_lengths, cotangents, slopes, flags,
 ):  # fmt: skip
     """Write the gradient of an objective in the parameters of every triple to slopes.
 
@@ -177,7 +192,7 @@ def backward(
         d_path: [tree, component].
         d_score: [tree, component].
         d_log_lengths: [tree, edge]. On return g_y.
-        cotangents: scratch space [3, component].
+        cotangents: scratch space [2, component].
         slopes: Written, [tree * edge, 3, component].
         flags: Written, [tree * edge, component] uint8: 1 where the component has a gradient in the triple.
     """
@@ -192,8 +207,7 @@ def backward(
             u = triple_of_edge[t, e]
             p, slope, y = sums[u], slopes[u], log_lengths[t, e]
             if skewed:
-                _differentiate_skewed(y, p, cotangents, slope, cotangents[2])
-                g = d_log_lengths[t, e] + _sum(cotangents[2])
+                g = d_log_lengths[t, e] + _differentiate_skewed(y, p, hazards[t, e], cotangents, slope)
             else:
                 g = d_log_lengths[t, e] + _differentiate_lognormal(y, p, cotangents, slope)
             d_log_lengths[t, e] = g

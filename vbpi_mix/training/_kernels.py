@@ -38,6 +38,7 @@ class AllComponents(NamedTuple):
     triple_of_edge: np.ndarray
     num_triples: np.ndarray
     sums: np.ndarray
+    hazards: np.ndarray
 
     @classmethod
     def empty(cls, num_trees: int, num_edges: int, num_rows: int, num_components: int) -> "AllComponents":
@@ -50,6 +51,7 @@ class AllComponents(NamedTuple):
             np.empty((num_trees, num_edges), np.int32),
             np.zeros(1, np.int64),
             np.empty((size, all_branches.NUM_SUMS, num_components)),
+            np.empty((num_trees, num_edges, 2, num_components)),
         )
 
 
@@ -83,7 +85,9 @@ def draw_branches(
             feature_index, scratch.first_of_row, scratch.next_triple, scratch.triples, scratch.triple_of_edge
         )
         all_branches.sum_features(table, scratch.triples, scratch.num_triples[0], skewed, scratch.sums)
-        all_branches.log_density(scratch.sums, scratch.triple_of_edge, log_lengths, skewed, log_branches)
+        all_branches.log_density(
+            scratch.sums, scratch.triple_of_edge, log_lengths, skewed, scratch.hazards, log_branches
+        )
     else:
         branches.log_density(
             by_component, feature_index, log_lengths, denominators, skewed, work, log_branches
@@ -282,7 +286,7 @@ class BranchScratch(NamedTuple):
         rows: Rows used [3 * triple] int32.
         row_start: Where the triples of each row start [3 * triple + 1] int32.
         row_triple: Triples, row by row [3 * triple] int32.
-        cotangents: [3, component].
+        cotangents: [2, component].
         work: Of one row: gradient in three columns, whether there is one, both corrections [6, component].
     """
 
@@ -315,7 +319,7 @@ class BranchScratch(NamedTuple):
             np.empty(3 * size, np.int32),
             np.empty(3 * size + 1, np.int32),
             np.empty(3 * size, np.int32),
-            np.empty((3, at_once)),
+            np.empty((2, at_once)),
             np.empty((6, at_once)),
         )
 
@@ -332,8 +336,8 @@ def ascend_branches(
     if is_all:
         all_branches.backward(
             all_components.sums, all_components.triple_of_edge, all_components.num_triples[0], log_lengths,
-            generator_of_tree, skewed, d_path, d_score, d_log_lengths, scratch.cotangents, scratch.slopes,
-            scratch.flags,
+            all_components.hazards, generator_of_tree, skewed, d_path, d_score, d_log_lengths,
+            scratch.cotangents, scratch.slopes, scratch.flags,
         )  # fmt: skip
         _update_all(
             rate, is_lazy, table, skewed, all_components.triples, all_components.num_triples[0], moments,
