@@ -1,6 +1,7 @@
 """Compiled functions of one branch's skewed density, in the notation of `vbpi_mix.branches.densities`.
 
-`shape`, `hazard`, `minus_log_complement` and `step_of_surprise` have no branches or calls, so that loops over them vectorise.
+`shape`, `hazard`, `minus_log_complement` and `step_of_surprise` have no branches or calls, so that loops over
+them vectorise.
 """
 
 import math

@@ -432,10 +432,15 @@ def _add_triple(slope, flags, work):
 
 @njit(nogil=True)
 def _update_all_of_row(rate, row, skewed, moments, num_updates, work):
+    # Neighbours have mostly as many updates: the look-up is for those that differ.
+    last = 1
+    correction1, correction2 = _corrections(last)
     for d in range(num_updates.shape[0]):
-        is_touched = work[3, d] > 0.0
-        num_updates[d] += is_touched
-        work[4, d], work[5, d] = _corrections(max(num_updates[d], 1))
+        num_updates[d] += work[3, d] > 0.0
+        if num_updates[d] > 0 and num_updates[d] != last:
+            last = num_updates[d]
+            correction1, correction2 = _corrections(last)
+        work[4, d], work[5, d] = correction1, correction2
     for column in range(3 if skewed else 2):
         _adam_where_touched(rate, row[column], moments[column], work[column], work[3:])
 
