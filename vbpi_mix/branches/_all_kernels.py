@@ -4,17 +4,19 @@
 The same functions as `vbpi_mix.branches._kernels`, for mixtures whose every component is a denominator. There
 a branch is the unit and its components are neighbours in memory, so loops over components vectorise. Trees of
 a batch share most branches with the same three features; such a *triple* has its parameters summed,
-exponentiated and its gradient scattered to rows only once for all of them.
+exponentiated and its gradient scattered to rows only once for all of them. Loops over branches go triple by
+triple, whose parameters then stay in cache.
 
 Shapes beside those of `vbpi_mix.branches._kernels`:
 
 - ``params [num_features + 1, 3, component]``, contiguous;
-- ``triple_of_edge [tree, edge]`` int32: number of a branch's triple, from 0 in order of appearance;
+- ``edges [tree * edge]`` int32: branches sorted by triple, as number of branches in a tree * tree + branch;
+  those of triple u are ``edges[start[u]:start[u + 1]]``; triples are numbered in order of appearance;
 - ``triples [tree * edge, 3]`` int32: features of the triples, of which the first ``num_triples`` hold;
 - ``sums [tree * edge, 8, component]``: of the triples, location, log scale and 1 / scale; where skewed k
   instead of 1 / scale, and then skew, alpha - 1, C / c, r, and what in log q does not depend on y, in the
   notation of `vbpi_mix.branches.densities`;
-- ``hazards [tree, edge, 2, component]``: of branches, where skewed, D = d log q / dx and -log(1 - exp(-G)),
+- ``hazards [tree * edge, 2, component]``: of ``edges``, where skewed, D = d log q / dx and -log(1 - exp(-G)),
   which the gradient takes from the density.
 """
 
@@ -35,19 +37,21 @@ _REORDER = {"reassoc", "contract", "nsz", "arcp"}
 
 
 @njit(cache=True, nogil=True)
-def number_triples(feature_index, first_of_row, next_triple, triples, triple_of_edge):
-    """Fill triples and triple_of_edge; returns the number of triples.
+def number_triples(feature_index, first_of_row, next_triple, triple_of_edge, triples, start, edges):
+    """Fill triples, start and edges; returns the number of triples.
 
     Args:
         feature_index: [tree, edge, 3].
         first_of_row: int32 scratch [num_features + 1], all -1 before and after.
         next_triple: int32 scratch [tree * edge].
+        triple_of_edge: int32 scratch [tree * edge].
         triples: Written.
-        triple_of_edge: Written.
+        start: Written, int32 [tree * edge + 1].
+        edges: Written.
     """
-    num_triples = 0
+    num_triples, num_edges = 0, feature_index.shape[1]
     for t in range(feature_index.shape[0]):
-        for e in range(feature_index.shape[1]):
+        for e in range(num_edges):
             i, j, k = feature_index[t, e, 0], feature_index[t, e, 1], feature_index[t, e, 2]
             u = first_of_row[i]
             while u >= 0 and (triples[u, 1] != j or triples[u, 2] != k):
@@ -58,9 +62,19 @@ def number_triples(feature_index, first_of_row, next_triple, triples, triple_of_
                 triples[u, 0], triples[u, 1], triples[u, 2] = i, j, k
                 next_triple[u] = first_of_row[i]
                 first_of_row[i] = u
-            triple_of_edge[t, e] = u
+                start[u] = 0
+            triple_of_edge[t * num_edges + e] = u
+            start[u] += 1
+    end = 0
     for u in range(num_triples):
         first_of_row[triples[u, 0]] = -1
+        end += start[u]
+        start[u] = end
+    start[num_triples] = end
+    for edge in range(end - 1, -1, -1):
+        u = triple_of_edge[edge]
+        start[u] -= 1
+        edges[start[u]] = edge
     return num_triples
 
 
@@ -126,43 +140,43 @@ def _add_skewed(y, p, work, hazards, total):
 
 
 @njit(cache=True, nogil=True)
-def log_density(sums, triple_of_edge, log_lengths, skewed, hazards, out):
+def log_density(sums, num_triples, start, edges, log_lengths, skewed, hazards, out):
     """Write log q_d(y | tau), summed over branches, of every component d to out; where skewed, hazards."""
-    num_trees, num_edges = log_lengths.shape
+    num_edges = log_lengths.shape[1]
     work = np.empty((4, out.shape[1]))
-    for t in range(num_trees):
-        out[t] = 0.0
-        for e in range(num_edges):
-            p = sums[triple_of_edge[t, e]]
+    out[:] = 0.0
+    for u in range(num_triples):
+        for m in range(start[u], start[u + 1]):
+            t, e = edges[m] // num_edges, edges[m] % num_edges
             if skewed:
-                _add_skewed(log_lengths[t, e], p, work, hazards[t, e], out[t])
+                _add_skewed(log_lengths[t, e], sums[u], work, hazards[m], out[t])
             else:
-                _add_lognormal(log_lengths[t, e], p, out[t])
+                _add_lognormal(log_lengths[t, e], sums[u], out[t])
 
 
 @njit(nogil=True, fastmath=_REORDER, error_model="numpy")
-def _differentiate_lognormal(y, p, cotangents, slope):
+def _differentiate_lognormal(y, p, path, score, slope):
     d_y = 0.0
     for d in range(slope.shape[1]):
         z = (y - p[0, d]) * p[2, d]
-        slope[0, d] += cotangents[1, d] * z * p[2, d]
-        slope[1, d] += cotangents[1, d] * (z * z - 1.0)
-        d_y -= cotangents[0, d] * z * p[2, d]
+        slope[0, d] += score[d] * z * p[2, d]
+        slope[1, d] += score[d] * (z * z - 1.0)
+        d_y -= path[d] * z * p[2, d]
     return d_y
 
 
 @njit(nogil=True, fastmath=_REORDER, error_model="numpy")
-def _differentiate_skewed(y, p, hazards, cotangents, slope):
+def _differentiate_skewed(y, p, hazards, path, score, slope):
     """Add score * derivatives of log q_d in location, log scale, skew to slope; returns path * d/dy."""
     d_y = 0.0
     for d in range(slope.shape[1]):
         step = (y - p[0, d]) * p[2, d]
         d_x = hazards[0, d]
         d_h = p[6, d] + p[5, d] * (1.0 - (p[4, d] + 1.0) * hazards[1, d]) + (1.0 + p[6, d] * step) * d_x
-        slope[0, d] -= cotangents[1, d] * d_x * p[2, d]
-        slope[1, d] -= cotangents[1, d] * (1.0 + step * d_x)
-        slope[2, d] -= cotangents[1, d] * d_h
-        d_y += cotangents[0, d] * d_x * p[2, d]
+        slope[0, d] -= score[d] * d_x * p[2, d]
+        slope[1, d] -= score[d] * (1.0 + step * d_x)
+        slope[2, d] -= score[d] * d_h
+        d_y += path[d] * d_x * p[2, d]
     return d_y
 
 
@@ -181,8 +195,8 @@ def _mark(d_score, flags):
 
 @njit(cache=True, nogil=True)
 def backward(
-    sums, triple_of_edge, num_triples, log_lengths, hazards, generator_of_tree, skewed, d_path, d_score,
-    d_log_lengths, cotangents, slopes, flags,
+    sums, num_triples, start, edges, log_lengths, hazards, generator_of_tree, skewed, d_path, d_score,
+    d_log_lengths, slopes, flags,
 ):  # fmt: skip
     """Write the gradient of an objective in the parameters of every triple to slopes.
 
@@ -192,31 +206,30 @@ def backward(
         d_path: [tree, component].
         d_score: [tree, component].
         d_log_lengths: [tree, edge]. On return g_y.
-        cotangents: scratch space [2, component].
         slopes: Written, [tree * edge, 3, component].
         flags: Written, [tree * edge, component] uint8: 1 where the component has a gradient in the triple.
     """
-    num_trees, num_edges = log_lengths.shape
-    slopes[:num_triples] = 0.0
-    flags[:num_triples] = 0
-    for t in range(num_trees):
-        generator = generator_of_tree[t]
-        cotangents[0] = d_path[t]
-        cotangents[1] = d_score[t]
-        for e in range(num_edges):
-            u = triple_of_edge[t, e]
-            p, slope, y = sums[u], slopes[u], log_lengths[t, e]
+    num_edges = log_lengths.shape[1]
+    paths, scores = np.ascontiguousarray(d_path), np.ascontiguousarray(d_score)
+    for u in range(num_triples):
+        p, slope = sums[u], slopes[u]
+        slope[:] = 0.0
+        flags[u] = 0
+        for m in range(start[u], start[u + 1]):
+            t, e = edges[m] // num_edges, edges[m] % num_edges
+            generator, y = generator_of_tree[t], log_lengths[t, e]
             if skewed:
-                g = d_log_lengths[t, e] + _differentiate_skewed(y, p, hazards[t, e], cotangents, slope)
+                d_y = _differentiate_skewed(y, p, hazards[m], paths[t], scores[t], slope)
             else:
-                g = d_log_lengths[t, e] + _differentiate_lognormal(y, p, cotangents, slope)
-            d_log_lengths[t, e] = g
+                d_y = _differentiate_lognormal(y, p, paths[t], scores[t], slope)
+            d_log_lengths[t, e] += d_y
+            g = d_log_lengths[t, e]
             deviation = y - p[0, generator]
             slope[0, generator] += g
             slope[1, generator] += g * deviation
             if skewed:
                 slope[2, generator] += g * _derivative_of_draw(deviation, p, generator)
-            _mark(d_score[t], flags[u])
+            _mark(scores[t], flags[u])
             flags[u, generator] = 1
 
 
