@@ -219,7 +219,8 @@ def test_shifts_add_up_at_the_branch_above_a_pcsp_and_the_sum_by_pcsp_is_the_tra
     assert sums @ shifts == pytest.approx((values * mean).sum(), rel=1e-10)
 
 
-def test_the_regression_solves_its_normal_equations(support, mixture):
+def test_the_regression_solves_its_normal_equations(support, mixture, monkeypatch):
+    monkeypatch.setattr(module, "SOLVER_TOLERANCE", 1e-12)
     noise, topology_index, weights, index = weighted_draws(mixture, 40, 400)
     found = module._regress(noise, topology_index, weights, index, support.num_parameters)
     size = support.num_parameters
@@ -231,7 +232,7 @@ def test_the_regression_solves_its_normal_equations(support, mixture):
     matrix = np.einsum("i,iep,ieq->pq", weights, design, design)[np.ix_(seen, seen)]
     matrix += np.diag(module.INDEPENDENT_DRAWS * square[seen] / count[seen])
     expected = np.linalg.solve(matrix, np.einsum("i,iep,ie->p", weights, design, noise)[seen])
-    np.testing.assert_allclose(found[:-2][seen], expected, atol=2e-3 * np.abs(expected).max())
+    np.testing.assert_allclose(found[:-2][seen], expected, atol=1e-5 * np.abs(expected).max())
     assert not found[:-2][~seen].any()
     assert not found[-2:].any()
 

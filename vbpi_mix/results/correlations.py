@@ -43,7 +43,7 @@ INDEPENDENT_DRAWS = 30.0
 MAX_SOLVER_STEPS = 100
 """Most steps of the regression's solver."""
 
-SOLVER_TOLERANCE = 1e-8
+SOLVER_TOLERANCE = 1e-5
 """Share of the squared residual, measured by the preconditioner, at which the solver stops."""
 
 
