@@ -248,6 +248,30 @@ def test_the_regression_finds_the_shifts_that_made_the_draws(support, mixture, c
     assert np.abs(mean).max() > 0.5
 
 
+@pytest.mark.parametrize("weight", [1e-150, 1e-170, 1e-310])
+def test_draws_of_negligible_weight_tell_nothing(support, mixture, weight):
+    # The squares of such weights, of a topology that no other draw has, underflow.
+    num_draws = 48
+    sampled = mixture.networks.sample(np.zeros(40, np.int32), np.random.default_rng(7))
+    children = np.unique(sampled, axis=0)[:2]
+    draws = PosteriorDraws(
+        taxa=support.taxa,
+        topologies=children,
+        log_q=np.zeros(2),
+        topology_index=np.arange(num_draws) // 2 % 2,
+        branch_lengths=np.random.default_rng(8).exponential(size=(num_draws, 9)),
+        log_weights=np.zeros(num_draws),
+        component=np.arange(num_draws) % 2,
+        responsibilities=np.tile([0.5, 0.5], (num_draws, 1)),
+    )
+    index = support.index(children, mixture.with_psp)
+    weights = np.where(draws.topology_index == 0, 1.0, weight)
+    found = estimate_correlations(mixture, draws, index, weights)
+    alone = estimate_correlations(mixture, draws, index, np.where(draws.topology_index == 0, 1.0, 0.0))
+    np.testing.assert_array_equal(found.values, alone.values)
+    np.testing.assert_array_equal(found.shifts, alone.shifts)
+
+
 def test_one_draw_tells_next_to_nothing():
     moments = np.array([[1.0, 4.0, 0.25, 1.0, 0.5, 2.0, 1.0, 1.0]])
     np.testing.assert_allclose(module._shrunk(moments), np.full((1, 3), 1 / (1 + module.INDEPENDENT_DRAWS)))

@@ -40,6 +40,9 @@ from vbpi_mix.training.mixture import Mixture
 INDEPENDENT_DRAWS = 30.0
 """Weight of zero in the estimates, in effective draws of a tripartition or PCSP."""
 
+NEGLIGIBLE = 1e-100
+"""Share of the largest weight below which a draw has none: its square could not be told from zero."""
+
 MAX_SOLVER_STEPS = 100
 """Most steps of the regression's solver."""
 
@@ -98,8 +101,8 @@ def estimate_correlations(
         mixture: Defines the noise that gives a branch length, for every component.
         draws: Draws from it.
         index: Their distinct topologies, looked up in the support.
-        weights: Weights of the draws, with any factor; those of component a are multiplied by its
-            responsibility.
+        weights: Weights of the draws, the largest of the order of one; those of component a are multiplied by
+            its responsibility.
     """
     support = mixture.support
     split = index.root_index  # a rootsplit's parameter has its split's number
@@ -109,6 +112,7 @@ def estimate_correlations(
     shifts = np.empty((mixture.num_components, support.num_parameters + 2))
     for a in range(mixture.num_components):
         own = weights * draws.responsibilities[:, a]
+        own[own < NEGLIGIBLE * weights.max()] = 0.0
         noise = np.empty(draws.branch_lengths.shape)
         kernels.noise_of_lengths(
             mixture.branches.table[a],
