@@ -199,9 +199,9 @@ def _regress(
 
 def _conjugate_gradients(
     product: Callable[[np.ndarray], np.ndarray],
-    right: Float64[np.ndarray, "unknown"],
-    diagonal: Float64[np.ndarray, "unknown"],
-) -> Float64[np.ndarray, "unknown"]:
+    right: Float64[np.ndarray, "parameter_and_two"],
+    diagonal: Float64[np.ndarray, "parameter_and_two"],
+) -> Float64[np.ndarray, "parameter_and_two"]:
     """Solution x of product(x) = right, a positive semidefinite system, preconditioned by its diagonal."""
     x, residual = np.zeros_like(right), right.copy()
     direction = residual / diagonal
