@@ -51,7 +51,7 @@ BUDGETS = (10, 20, 30, 60, 120)
 SEEDS_UP_TO = 60
 """Budgets above this many seconds are run with the first seed only."""
 
-RESERVE = 0.05
+RESERVE = 0.1
 """Share of a budget that a plan leaves, so that a slower minute does not exceed it."""
 
 CALIBRATION = (4_000, 40)
