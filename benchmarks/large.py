@@ -98,11 +98,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("taxa", nargs="*", type=int, choices=[*ITERATIONS], help="sizes; all by default")
+    known = ", ".join(map(str, ITERATIONS))
+    parser.add_argument("taxa", nargs="*", type=int, help=f"of {known}; all by default")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--again", action="store_true", help="measure what has been measured already, too")
     chosen = parser.parse_args()
     sizes = chosen.taxa or [*ITERATIONS]
+    if not set(sizes) <= set(ITERATIONS):
+        parser.error(f"expected sizes of {known}, got {chosen.taxa}")
     todo = [n for n in sizes if chosen.again or not (RESULTS / "large" / f"taxa{n:04d}.json").exists()]
     for num_taxa in todo:
         if len(sizes) > 1:  # a process of its own, so that its peak memory is its own
