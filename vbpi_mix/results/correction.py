@@ -32,12 +32,14 @@ so that topology, clade and branch-length summaries and the resampled draws all 
 
 from dataclasses import dataclass
 from enum import Enum
+from functools import cached_property
 
 import numpy as np
 from jaxtyping import Float64, Int, Int32
 from scipy.special import logsumexp
 
 from vbpi_mix.results.draws import PosteriorDraws
+from vbpi_mix.trees.ccd import ConditionalCladeDistribution, conditional_clade_distribution
 
 MIN_DRAWN_MASS = 0.97
 """Least probability under q of the drawn topologies, for the Rao-Blackwellised estimate to be used.
@@ -100,6 +102,11 @@ class CorrectedPosterior:
     def draw_weights(self) -> Float64[np.ndarray, "draw"]:
         """Weight of each draw; sums to 1."""
         return np.exp(self.log_draw_weights)
+
+    @cached_property
+    def ccd(self) -> ConditionalCladeDistribution:
+        """Conditional clade distribution of the topologies."""
+        return conditional_clade_distribution(self.topologies, self.topology_probabilities)
 
 
 def choose_method(draws: PosteriorDraws) -> CorrectionMethod:

@@ -9,7 +9,8 @@ the mixture over all A components in the denominator, whichever component the dr
 2019). The draws are stratified: every component contributes the same number.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 from jaxtyping import Float64, Int, Int32
@@ -30,6 +31,9 @@ class PosteriorDraws:
         component: Component that each draw came from, 0 .. A-1.
         responsibilities: q_a(tau, b) / sum_c q_c(tau, b), the posterior probability of each component given
             the draw; rows sum to 1.
+        traces: What else is known of each draw, by the name of its column in the ``.p`` files of MrBayes:
+            ``LnL``, the log-likelihood, and ``LnPr``, the log prior density of topology and branch lengths,
+            in nats; parameters of the substitution model.
     """
 
     taxa: tuple[str, ...]
@@ -40,6 +44,7 @@ class PosteriorDraws:
     log_weights: Float64[np.ndarray, "draw"]
     component: Int[np.ndarray, "draw"]
     responsibilities: Float64[np.ndarray, "draw component"]
+    traces: Mapping[str, Float64[np.ndarray, "draw"]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         num_taxa = len(self.taxa)

@@ -1,14 +1,15 @@
-"""Files that other programs read: the corrected posterior as trees, topologies and a consensus.
+"""Files that other programs read: the corrected posterior as trees, topologies, single trees and tables.
 
-The topologies, and the consensus with its split probabilities, come from all weighted draws. The trees are
-resampled from them in proportion to their weights, as the file says in a comment, so that programs that
-expect a Markov chain's equally weighted sample can use them: MrBayes' ``sumt``, TreeAnnotator, DendroPy, R.
-The consensus takes its branch lengths from those trees.
+All but the ``.t`` and ``.p`` files come from all weighted draws. Those two are resampled from them in
+proportion to their weights, as the files say in a comment, so that programs that expect Markov chains'
+equally weighted samples can use them: MrBayes' ``sumt`` and ``sump``, Tracer, TreeAnnotator, DendroPy, R.
+There are two of each, from two halves of the draws: they share no draw, so that the difference between them,
+such as MrBayes' average standard deviation of split frequencies, shows the error of the sampling.
 """
 
 import zipfile
 import zlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -19,10 +20,26 @@ from vbpi_mix.results.correction import CorrectedPosterior, importance_resample
 from vbpi_mix.results.correlations import Correlations
 from vbpi_mix.results.diagnostics import Reliability
 from vbpi_mix.results.draws import PosteriorDraws
+from vbpi_mix.results.posterior_summary import (
+    credible_sets,
+    halves,
+    maximum_clade_credibility,
+    sbn_mode,
+    summarise_splits,
+    topology_order,
+)
 from vbpi_mix.results.run_directory import RunDirectory, atomic_write, write_text
+from vbpi_mix.results.tables import credible_lines, parameter_lines, split_lines
 from vbpi_mix.training.mixture import Mixture
-from vbpi_mix.trees.nexus import write_consensus, write_tree_samples, write_trprobs
-from vbpi_mix.trees.summaries import LengthSummary, SplitTable, consensus_of_splits, split_table
+from vbpi_mix.trees.nexus import write_consensus, write_consensus_newick, write_tree_samples, write_trprobs
+from vbpi_mix.trees.summaries import annotated_topology, consensus_of_splits
+
+_CCD_MAP = "most probable topology of the conditional clade distribution of the posterior"
+_MCC = "maximum clade credibility: of the posterior's topologies the largest product of split probabilities"
+_SBN_MAP = {
+    True: "most probable topology of the mixture of subsplit Bayesian networks",
+    False: "most probable topology drawn of the mixture of subsplit Bayesian networks; others may be more so",
+}
 
 
 @dataclass(frozen=True)
@@ -64,50 +81,84 @@ def write_posterior(
     num_trees: int,
     generator: np.random.Generator,
 ) -> None:
-    """Write ``posterior.run1.t``, ``posterior.trprobs`` and ``consensus.con.tre``, each whole or not at all.
+    """Write the files of trees and the tables that describe a posterior, each whole or not at all.
 
     Args:
         directory: The run's directory.
-        draws: Importance draws.
+        draws: Importance draws, two of them at least.
         corrected: The posterior corrected from them.
-        num_trees: Trees to resample into ``posterior.run1.t``.
+        num_trees: Trees to resample into ``posterior.run1.t`` and ``posterior.run2.t`` together, rounded up
+            to an even number.
         generator: Source of the resampling's random numbers.
     """
-    resampled = importance_resample(corrected.log_draw_weights, draws.topology_index, num_trees, generator)
-    write_text(directory.posterior_trees, resampled_nexus(draws, resampled))
-    reliability = str(Reliability.of(draws))
-    trprobs = write_trprobs(draws.taxa, corrected.topologies, corrected.topology_probabilities)
+    taxa, reliability = draws.taxa, str(Reliability.of(draws))
+    _write_halves(directory, draws, corrected, -(-num_trees // 2), generator)
+    order, splits = topology_order(corrected), summarise_splits(draws, corrected)
+    probabilities = corrected.topology_probabilities
+    trprobs = write_trprobs(taxa, corrected.topologies, probabilities)
     write_text(directory.topology_probabilities, _with_comment(trprobs, reliability))
-    splits = split_table(corrected.topologies, corrected.topology_probabilities)
-    sampled = split_table(
-        draws.topologies[draws.topology_index[resampled]], branch_lengths=draws.branch_lengths[resampled]
-    )
-    consensus = consensus_of_splits(draws.taxa, _with_lengths(splits, sampled))
+    consensus = consensus_of_splits(taxa, splits.table)
     write_text(directory.consensus, _with_comment(write_consensus(consensus), reliability))
-
-
-def _with_lengths(table: SplitTable, sampled: SplitTable) -> SplitTable:
-    """A table with the branch lengths of another, NaN for splits that the other does not hold."""
-    assert sampled.lengths is not None
-    row_of = {mask.tobytes(): row for row, mask in enumerate(sampled.masks)}
-    row = np.array([row_of.get(mask.tobytes(), -1) for mask in table.masks])
-    lengths = LengthSummary(
-        mean=np.where(row < 0, np.nan, sampled.lengths.mean[row]),
-        sd=np.where(row < 0, np.nan, sampled.lengths.sd[row]),
-        interval=np.where(row[:, None] < 0, np.nan, sampled.lengths.interval[row]),
+    write_text(directory.consensus_newick, write_consensus_newick(consensus) + "\n")
+    mode = sbn_mode(draws, corrected)
+    trees = (
+        (directory.ccd_map, "ccd_map", corrected.ccd.map_topology, _CCD_MAP),
+        (directory.mcc, "mcc", maximum_clade_credibility(corrected, order), _MCC),
+        (directory.sbn_map, "sbn_map", mode.topology, _SBN_MAP[mode.is_certain]),
     )
-    return replace(table, lengths=lengths)
+    for path, name, topology, note in trees:
+        text = write_consensus(annotated_topology(taxa, splits.table, topology), name)
+        write_text(path, _with_comment(text, note, reliability))
+    write_text(directory.splits, split_lines(taxa, splits))
+    write_text(directory.credible_sets, credible_lines(corrected, order, credible_sets(corrected, order)))
 
 
-def resampled_nexus(draws: PosteriorDraws, index: Int[np.ndarray, "resampled"]) -> str:
+def _write_halves(
+    directory: RunDirectory,
+    draws: PosteriorDraws,
+    corrected: CorrectedPosterior,
+    num_trees: int,
+    generator: np.random.Generator,
+) -> None:
+    """Write trees and parameters resampled from each half of the draws, as many from each."""
+    reliability = str(Reliability.of(draws))
+    for number, half in enumerate(halves(draws.component), start=1):
+        resampled = half[
+            importance_resample(
+                corrected.log_draw_weights[half], draws.topology_index[half], num_trees, generator
+            )
+        ]
+        note = (
+            f"{num_trees} trees, importance-resampled with replacement from {len(half)} of "
+            f"{draws.num_draws} weighted draws (half {number} of 2)"
+        )
+        write_text(directory.run_trees(number), resampled_nexus(draws, resampled, note))
+        columns = {name: values[resampled] for name, values in draws.traces.items()}
+        traces = {name: columns.pop(name) for name in ("LnL", "LnPr") if name in columns}
+        traces["TL"] = draws.branch_lengths[resampled].sum(axis=1)
+        traces |= columns
+        write_text(directory.run_parameters(number), parameter_lines(f"{note}; {reliability}", traces))
+
+
+def resampled_nexus(
+    draws: PosteriorDraws, index: Int[np.ndarray, "resampled"], note: str | None = None
+) -> str:
     """NEXUS text of resampled draws, given by their indices; comments say what they are and how reliable.
 
     Branch lengths have 9 significant digits.
+
+    Args:
+        draws: Importance draws.
+        index: Which of them.
+        note: What the trees are; by default, resampled from all draws.
     """
     text = write_tree_samples(
         draws.taxa, draws.topologies[draws.topology_index[index]], draws.branch_lengths[index]
     )
-    note = f"{len(index)} trees, importance-resampled with replacement from {draws.num_draws} weighted draws"
+    if note is None:
+        note = (
+            f"{len(index)} trees, importance-resampled with replacement from {draws.num_draws} weighted draws"
+        )
     return _with_comment(text, note, str(Reliability.of(draws)))
 
 

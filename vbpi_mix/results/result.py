@@ -1,5 +1,6 @@
 """Content of ``result.json``: what a run found, how far to trust it, and what it was made with."""
 
+import math
 import platform
 from importlib import metadata
 from pathlib import Path
@@ -11,6 +12,7 @@ from vbpi_mix.results import correction, diagnostics, evaluation
 from vbpi_mix.results.correction import CorrectedPosterior
 from vbpi_mix.results.draws import PosteriorDraws
 from vbpi_mix.results.evaluation import MarginalLogLikelihood
+from vbpi_mix.results.posterior_summary import CredibleSet, credible_sets
 from vbpi_mix.results.refit import RefitChoice
 from vbpi_mix.results.run_directory import to_json, write_text
 
@@ -30,6 +32,17 @@ class ComponentsSummary(_Frozen):
     topology_entropy: list[float]
 
 
+class CcdSummary(_Frozen):
+    """The conditional clade distribution of the corrected posterior; entropy and logarithms in nats."""
+
+    entropy: float
+    """Entropy, exact."""
+    log_num_topologies: float
+    """Log of the number of topologies in it."""
+    map_probability: float
+    """Probability of its most probable topology."""
+
+
 class TopologiesSummary(_Frozen):
     """The topologies among the evaluation's draws."""
 
@@ -41,6 +54,9 @@ class TopologiesSummary(_Frozen):
     """Entropy of the mixture's distribution of topologies, in nats."""
     correction: correction.CorrectionMethod
     """How their posterior probabilities were estimated."""
+    credible_sets: list[CredibleSet]
+    """The smallest sets of topologies that hold 50, 90, 95 and 99% of the corrected posterior."""
+    ccd: CcdSummary
 
 
 class Estimates(_Frozen):
@@ -145,6 +161,12 @@ def estimate(
             drawn_mass=min(1.0, corrected.drawn_mass),
             entropy=diagnostics.topology_entropy(draws),
             correction=corrected.method,
+            credible_sets=list(credible_sets(corrected)),
+            ccd=CcdSummary(
+                entropy=corrected.ccd.entropy,
+                log_num_topologies=corrected.ccd.log_num_topologies,
+                map_probability=math.exp(corrected.ccd.map_log_probability),
+            ),
         ),
     )
 

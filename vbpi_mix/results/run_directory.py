@@ -7,9 +7,16 @@
 ``result.json``           marginal likelihood, bounds, diagnostics, versions (``vbpi_mix.results.result``)
 ``support.trees.tsv.gz``  trees that the support is built from, where the run made them
 ``posterior.npz``         networks and correlations after the refit, corrected topology probabilities
-``posterior.run1.t``      importance-resampled trees in NEXUS, for MrBayes' ``sumt`` and others
+``posterior.run1.t``      importance-resampled trees in NEXUS, for MrBayes' ``sumt`` and others; ``run2``
+``posterior.run1.p``      their likelihoods, priors, lengths and parameters, for ``sump`` and Tracer; ``run2``
 ``posterior.trprobs``     topologies with posterior probabilities in NEXUS
 ``consensus.con.tre``     majority-rule consensus tree in NEXUS, for FigTree
+``consensus.nwk``         the same in Newick, with supports as labels of the inner nodes
+``ccd_map.tre``           most probable tree of the posterior's conditional clade distribution, for FigTree
+``sbn_map.tre``           most probable topology of the mixture of subsplit networks, for FigTree
+``mcc.tre``               maximum clade credibility tree, for FigTree
+``splits.tsv``            splits with probabilities and branch lengths
+``credible_sets.tsv``     topologies of the 99% credible set
 ========================  =============================================================================
 
 Every file appears whole or not at all (`atomic_write`), and only one process at a time writes in a
@@ -68,8 +75,16 @@ class RunDirectory:
 
     @property
     def posterior_trees(self) -> Path:
-        """Importance-resampled trees."""
-        return self.path / "posterior.run1.t"
+        """Importance-resampled trees of the first half of the draws."""
+        return self.run_trees(1)
+
+    def run_trees(self, number: int) -> Path:
+        """Importance-resampled trees of the first or second half of the draws, 1 or 2."""
+        return self.path / f"posterior.run{number}.t"
+
+    def run_parameters(self, number: int) -> Path:
+        """Likelihoods, priors, tree lengths and parameters of these trees."""
+        return self.path / f"posterior.run{number}.p"
 
     @property
     def topology_probabilities(self) -> Path:
@@ -80,6 +95,36 @@ class RunDirectory:
     def consensus(self) -> Path:
         """Majority-rule consensus tree."""
         return self.path / "consensus.con.tre"
+
+    @property
+    def consensus_newick(self) -> Path:
+        """Majority-rule consensus tree in Newick."""
+        return self.path / "consensus.nwk"
+
+    @property
+    def ccd_map(self) -> Path:
+        """Most probable tree of the conditional clade distribution."""
+        return self.path / "ccd_map.tre"
+
+    @property
+    def sbn_map(self) -> Path:
+        """Most probable topology of the mixture."""
+        return self.path / "sbn_map.tre"
+
+    @property
+    def mcc(self) -> Path:
+        """Maximum clade credibility tree."""
+        return self.path / "mcc.tre"
+
+    @property
+    def splits(self) -> Path:
+        """Splits with their probabilities and branch lengths."""
+        return self.path / "splits.tsv"
+
+    @property
+    def credible_sets(self) -> Path:
+        """Topologies of the largest credible set."""
+        return self.path / "credible_sets.tsv"
 
     def holds_run(self) -> bool:
         """Whether a run has written here."""

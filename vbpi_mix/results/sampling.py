@@ -77,12 +77,13 @@ def draw_posterior(
     with ThreadPoolExecutor(threads) as pool:
         list(pool.map(propose, batches, generator.integers(2**63, size=(len(batches), 2))))
     branch_lengths = np.exp(log_lengths)
-    log_joint = branch_prior.log_density(log_lengths) + log_topology_prior(num_taxa)
+    log_prior = branch_prior.log_density(log_lengths) + log_topology_prior(num_taxa)
+    log_likelihood = np.empty(num_draws)
     for batch in batches:
-        log_joint[batch] += likelihood.value(children[batch], branch_lengths[batch])
+        log_likelihood[batch] = likelihood.value(children[batch], branch_lengths[batch])
     log_density = log_topology + log_branches
     log_total = logsumexp(log_density, axis=1)
-    log_weights = log_joint - (log_total - np.log(num_components))
+    log_weights = log_prior + log_likelihood - (log_total - np.log(num_components))
     num_bad = np.count_nonzero(~np.isfinite(log_weights))
     if num_bad:
         raise NonFiniteError(
@@ -102,6 +103,8 @@ def draw_posterior(
         log_weights=log_weights,
         component=component,
         responsibilities=np.exp(log_density - log_total[:, None]),
+        # The prior above is a density of log branch lengths, that of a trace of branch lengths.
+        traces={"LnL": log_likelihood, "LnPr": log_prior - log_lengths.sum(axis=1)},
     )
 
 

@@ -5,15 +5,44 @@ from numba import njit
 
 
 @njit(cache=True, nogil=True)
-def gather_groups(order: np.ndarray, group: np.ndarray, offsets: np.ndarray, out: np.ndarray) -> None:
-    """Put indices next to those of their group, in ``out[offsets[g]:offsets[g + 1]]``; their order is kept.
+def gather_by_split(
+    of_branch: np.ndarray,
+    topology_index: np.ndarray,
+    kept: np.ndarray,
+    branch_lengths: np.ndarray,
+    offsets: np.ndarray,
+    values: np.ndarray,
+    draw: np.ndarray,
+) -> None:
+    """Put the lengths of each split's branches side by side, in ``values[offsets[s]:offsets[s + 1]]``.
 
-    ``group`` [value] is the group of every index, ``order`` [value] the indices.
+    ``kept`` lists the draws to take, ``draw`` gets the draw of every value; ``of_branch`` [topology, edge]
+    is the split of every branch.
     """
     filled = offsets[:-1].copy()
-    for index in order:
-        out[filled[group[index]]] = index
-        filled[group[index]] += 1
+    for i in kept:
+        splits = of_branch[topology_index[i]]
+        for e in range(splits.shape[0]):
+            position = filled[splits[e]]
+            values[position] = branch_lengths[i, e]
+            draw[position] = i
+            filled[splits[e]] = position + 1
+
+
+@njit(cache=True, nogil=True)
+def sort_small_groups(values: np.ndarray, draw: np.ndarray, offsets: np.ndarray, largest: int) -> None:
+    """Sort values and draws of every group of at most ``largest`` values, in place, by insertion."""
+    for g in range(offsets.shape[0] - 1):
+        start, stop = offsets[g], offsets[g + 1]
+        if stop - start > largest:
+            continue
+        for i in range(start + 1, stop):
+            value, of_value = values[i], draw[i]
+            j = i
+            while j > start and values[j - 1] > value:
+                values[j], draw[j] = values[j - 1], draw[j - 1]
+                j -= 1
+            values[j], draw[j] = value, of_value
 
 
 @njit(cache=True, nogil=True)
@@ -44,3 +73,58 @@ def shortest_intervals(
             if values[upper - 1] - values[lower] < out[g, 1] - out[g, 0]:
                 out[g, 0], out[g, 1] = values[lower], values[upper - 1]
             held -= weights[lower]
+
+
+@njit(cache=True, nogil=True)
+def summarise_groups(
+    values: np.ndarray,
+    draw: np.ndarray,
+    weights: np.ndarray,
+    offsets: np.ndarray,
+    mass: float,
+    columns: np.ndarray,
+    interval: np.ndarray,
+) -> None:
+    """Mean, median, standard deviation and effective number, [4, group], and shortest interval [group, 2].
+
+    The values are sorted within each group; ``weights`` [draw] are those of the draws. Groups without
+    values are left as they are.
+    """
+    weight = np.empty(np.max(np.diff(offsets)))
+    ends = np.empty(2, np.int64)
+    for g in range(offsets.shape[0] - 1):
+        start, stop = offsets[g], offsets[g + 1]
+        if start == stop:
+            continue
+        size = stop - start
+        total, squares, mean = 0.0, 0.0, 0.0
+        for i in range(size):
+            w = weights[draw[start + i]]
+            weight[i] = w
+            total += w
+            squares += w * w
+            mean += w * values[start + i]
+        mean /= total
+        variance = 0.0
+        for i in range(size):
+            variance += weight[i] * (values[start + i] - mean) ** 2
+        columns[0, g] = mean
+        columns[1, g] = _median(values[start:stop], weight, total)
+        columns[2, g] = np.sqrt(variance / total)
+        columns[3, g] = total / squares * total
+        ends[0], ends[1] = 0, size
+        shortest_intervals(values[start:stop], weight[:size], ends, mass, interval[g : g + 1])
+
+
+@njit(nogil=True)
+def _median(values: np.ndarray, weight: np.ndarray, total: float) -> float:
+    """Smallest value with at least half of the weight up to it; its mean with the next one if just half."""
+    held = 0.0
+    for i in range(values.shape[0]):
+        held += weight[i]
+        # The allowance is for the rounding of sums.
+        if held >= 0.5 * total * (1.0 - 1e-9):
+            if held <= 0.5 * total * (1.0 + 1e-9) and i + 1 < values.shape[0]:
+                return 0.5 * (values[i] + values[i + 1])
+            return values[i]
+    return values[-1]

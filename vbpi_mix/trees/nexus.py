@@ -10,7 +10,7 @@ import re
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Float64
+from jaxtyping import Float64, Int64
 
 from vbpi_mix.shapes import BranchLengths, Topologies
 from vbpi_mix.trees.names import coded_name, mrbayes_names, plain_name
@@ -53,10 +53,7 @@ def write_trprobs(taxa: Sequence[str], children: Topologies, weights: Float64[np
         raise ValueError("expected finite weights >= 0 with a positive sum, got others")
     distinct, inverse, _ = unique_topologies(children)
     probabilities = np.bincount(inverse, weights, minlength=len(distinct)) / weights.sum()
-    # Ties are put in order of the topologies, so that the file does not depend on the order of the trees.
-    order = np.argsort(_sort_keys(distinct), kind="stable")
-    order = order[np.argsort(-probabilities[order], kind="stable")]
-    order = order[probabilities[order] > 0]
+    order = most_probable_first(distinct, probabilities)
     cumulative = np.minimum(np.cumsum(probabilities[order]), 1.0)
     texts = newick_texts(distinct[order], None, [str(number + 1) for number in range(len(taxa))])
     lines = []
@@ -68,28 +65,42 @@ def write_trprobs(taxa: Sequence[str], children: Topologies, weights: Float64[np
     return "\n".join([*_head(taxa), *lines, "end;", ""])
 
 
-def _sort_keys(children: Topologies) -> np.ndarray:
-    """Topologies as byte strings that sort as their numbers do: the high bytes come first, [tree]."""
+def most_probable_first(
+    children: Topologies, probabilities: Float64[np.ndarray, " tree"]
+) -> Int64[np.ndarray, " found"]:
+    """Indices of the distinct canonical topologies of positive probability, in the order of a ``.trprobs``.
+
+    Ties are put in order of the topologies, so that it does not depend on the order of the trees.
+    """
     rows = children.reshape(len(children), 2 * children.shape[1]).astype(">i4")
-    return rows.view(f"V{rows.itemsize * rows.shape[1]}")[:, 0]
+    # As byte strings whose high bytes come first, rows sort as their numbers do.
+    keys = rows.view(f"V{rows.itemsize * rows.shape[1]}")[:, 0]
+    order = np.argsort(keys, kind="stable")
+    order = order[np.argsort(-probabilities[order], kind="stable")]
+    return order[probabilities[order] > 0]
 
 
-def write_consensus(consensus: ConsensusTree) -> str:
-    """NEXUS file of a consensus tree, annotated as the ``.con.tre`` of MrBayes, which FigTree shows.
+def write_consensus(consensus: ConsensusTree, name: str = "con_majrule") -> str:
+    """NEXUS file of an annotated tree, unrooted, in the way of the ``.con.tre`` of MrBayes; FigTree shows it.
 
-    Every branch carries ``prob``, and where there are branch lengths their mean, standard deviation and 95%
-    (or whatever the summary holds) highest-density interval, under the names that MrBayes gives them.
+    Every branch carries ``prob``, and where there are branch lengths their mean, median, standard deviation
+    and 95% (or whatever the summary holds) highest-density interval, under the names that MrBayes gives
+    them. The length in the tree itself is the mean; a branch of which no length is known has none.
+
+    Args:
+        consensus: the tree.
+        name: what to call it.
     """
 
     def annotate(node: int) -> str:
         text = f"[&prob={consensus.probabilities[node]:.8e}]"
-        if consensus.lengths is None:
+        if consensus.lengths is None or np.isnan(consensus.lengths.mean[node]):
             return text
         mean, sd = consensus.lengths.mean[node], consensus.lengths.sd[node]
         low, high = consensus.lengths.interval[node]
         return (
-            f"{text}:{float(mean)!r}[&length_mean={mean:.8e},length_sd={sd:.8e},"
-            f"length_95%HPD={{{low:.8e},{high:.8e}}}]"
+            f"{text}:{float(mean)!r}[&length_mean={mean:.8e},length_median={consensus.lengths.median[node]:.8e},"
+            f"length_sd={sd:.8e},length_95%HPD={{{low:.8e},{high:.8e}}}]"
         )
 
     suffixes = [annotate(node) for node in range(len(consensus.parents) - 1)]
@@ -99,7 +110,7 @@ def write_consensus(consensus: ConsensusTree) -> str:
     dimensions = f"   dimensions ntax={len(names)};"
     taxa_block = ["begin taxa;", dimensions, f"   taxlabels {' '.join(tokens)};", "end;"]
     trees_block = ["begin trees;", _translate(tokens)]
-    line = f"   tree con_majrule = [&U] {_nested(consensus, labels, suffixes)}"
+    line = f"   tree {name} = [&U] {_nested(consensus, labels, suffixes)}"
     comments = _true_names(names, consensus.taxa)
     return "\n".join(["#NEXUS", *comments, *taxa_block, *trees_block, line, "end;", ""])
 
@@ -109,7 +120,9 @@ def write_consensus_newick(consensus: ConsensusTree) -> str:
     suffixes = []
     for node in range(len(consensus.parents) - 1):
         support = "" if node < len(consensus.taxa) else f"{100 * consensus.probabilities[node]:.4g}"
-        length = "" if consensus.lengths is None else f":{float(consensus.lengths.mean[node])!r}"
+        length = ""
+        if consensus.lengths is not None and not np.isnan(consensus.lengths.mean[node]):
+            length = f":{float(consensus.lengths.mean[node])!r}"
         suffixes.append(support + length)
     return _nested(consensus, [quoted(name) for name in consensus.taxa], suffixes)
 
