@@ -3,6 +3,7 @@
 import os
 import pkgutil
 import shutil
+import subprocess
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -41,7 +42,7 @@ def find_program(*names: str) -> str:
         path = shutil.which(name)
         if path is not None:
             return path
-    cure = "install it (Debian: apt-get install iqtree mrbayes chromium)"
+    cure = "install it (Debian: apt-get install iqtree mrbayes chromium r-cran-ape)"
     absent(f"the program {' or '.join(names)}", cure)
     raise AssertionError("not reached")
 
@@ -50,6 +51,15 @@ def find_program(*names: str) -> str:
 def require_program():
     """Function that returns the path of a program, or skips the test naming it."""
     return find_program
+
+
+@pytest.fixture
+def require_ape() -> str:
+    """Path of Rscript where R has the package ape; skips the test otherwise."""
+    program = find_program("Rscript")
+    if subprocess.run([program, "-e", "library(ape)"], capture_output=True, check=False).returncode:
+        absent("R's package ape", "install it (Debian: apt-get install r-cran-ape)")
+    return program
 
 
 @pytest.fixture

@@ -254,7 +254,7 @@ def run(
         int | None,
         typer.Option(
             metavar="N",
-            help="Trees written to posterior.run1.t. [default: 10000]",
+            help="Trees written to posterior.run1.t and posterior.run2.t together. [default: 10000]",
         ),
     ] = None,
     checkpoint_seconds: Annotated[
@@ -277,9 +277,10 @@ def run(
 ) -> None:
     """Approximate the posterior of an alignment, or of a bundled data set.
 
-    Writes to DIR: result.json (marginal likelihood, bounds, diagnostics), posterior.run1.t,
-    posterior.trprobs and consensus.con.tre (trees for other programs), config.toml, metrics.jsonl and
-    checkpoint.pt.
+    Writes to DIR: result.json (marginal likelihood, bounds, diagnostics), posterior.run1.t, posterior.run1.p,
+    posterior.run2.t, posterior.run2.p, posterior.trprobs, consensus.con.tre, consensus.nwk, ccd_map.tre,
+    mcc.tre and sbn_map.tre (trees for other programs), splits.tsv and credible_sets.tsv, config.toml,
+    metrics.jsonl and checkpoint.pt.
     """
     options = {
         "alignment": alignment,

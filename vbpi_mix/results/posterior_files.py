@@ -134,7 +134,8 @@ def _write_halves(
         )
         write_text(directory.run_trees(number), resampled_nexus(draws, resampled, note))
         columns = {name: values[resampled] for name, values in draws.traces.items()}
-        traces = {name: columns.pop(name) for name in ("LnL", "LnPr") if name in columns}
+        known = [name for name in ("LnL", "LnPr") if name in columns]
+        traces: dict[str, np.ndarray] = {name: columns.pop(name) for name in known}
         traces["TL"] = draws.branch_lengths[resampled].sum(axis=1)
         traces |= columns
         write_text(directory.run_parameters(number), parameter_lines(f"{note}; {reliability}", traces))

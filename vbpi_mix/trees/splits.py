@@ -47,7 +47,7 @@ class SplitIndex:
         totals = self.totals(weights)
         return np.minimum(totals / totals[0], 1.0)
 
-    def totals(self, weights: Float64[np.ndarray, " some_trees"]) -> Float64[np.ndarray, " split"]:
+    def totals(self, weights: Float64[np.ndarray, " _"]) -> Float64[np.ndarray, " split"]:
         """Summed weight of the first topologies, as many as there are weights, that have each split."""
         branches = self.of_branch[: len(weights)]
         return np.bincount(branches.ravel(), np.repeat(weights, branches.shape[1]), minlength=len(self.masks))
