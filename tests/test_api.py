@@ -47,7 +47,7 @@ def test_posterior_answers(namespace, tmp_path):
     assert against_itself["corrected"].total_variation == pytest.approx(0.0, abs=1e-12)
     assert 0.0 < against_itself["mixture"].total_variation < 0.6
     posterior.write(tmp_path / "files", num_trees=50)
-    assert len(read_tree_draws(tmp_path / "files" / "posterior.run1.t", posterior.taxa).children) == 50
+    assert len(read_tree_draws(tmp_path / "files" / "posterior.run1.t", posterior.taxa).children) == 25
     again = posterior.sample(20, seed=3)
     np.testing.assert_array_equal(again.branch_lengths, posterior.sample(20, seed=3).branch_lengths)
 

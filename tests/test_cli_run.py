@@ -120,9 +120,9 @@ def test_a_run_leaves_all_its_files(finished):
         "checkpoint.pt",
         "result.json",
         "posterior.npz",
-        "posterior.run1.t",
-        "posterior.trprobs",
-        "consensus.con.tre",
+        *("posterior.run1.t", "posterior.run2.t", "posterior.run1.p", "posterior.run2.p"),
+        *("posterior.trprobs", "consensus.con.tre", "consensus.nwk", "ccd_map.tre", "mcc.tre", "sbn_map.tre"),
+        *("splits.tsv", "credible_sets.tsv"),
     }
     assert result["iterations"] == 600
     assert result["pareto_k"] < 0.7
@@ -131,8 +131,8 @@ def test_a_run_leaves_all_its_files(finished):
     records = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     assert [record["iteration"] for record in records] == list(range(50, 601, 50))
     assert records[-1]["inverse_temperature"] == 1.0
-    trees = dendropy.TreeList.get(path=str(out / "posterior.run1.t"), schema="nexus")
-    assert len(trees) == 200
+    for name in ("posterior.run1.t", "posterior.run2.t"):
+        assert len(dendropy.TreeList.get(path=str(out / name), schema="nexus")) == 100
 
 
 def test_posterior_agrees_with_an_independent_estimate(finished, inputs):

@@ -181,7 +181,7 @@ class Posterior:
 
         Args:
             folder: Where to; made if need be.
-            num_trees: Trees in ``posterior.run1.t``.
+            num_trees: Trees in ``posterior.run1.t`` and ``posterior.run2.t`` together.
             seed: Seed of the resampling.
         """
         folder.mkdir(parents=True, exist_ok=True)

@@ -179,3 +179,22 @@ def test_arguments_are_checked():
         majority_rule_consensus("abcde", children, weights)
     with pytest.raises(ValueError, match="finite weights"):
         split_table(children, -weights)
+
+
+def test_medians_and_effective_numbers():
+    children, _, lengths = weighted_trees(6, 41, 3)
+    same = np.repeat(children[:1], 41, axis=0)
+    for num in (40, 41):  # equal weights: as numpy has it, for even and odd numbers
+        table = split_table(same[:num], None, lengths[:num])
+        values = {mask.tobytes(): lengths[:num, e] for e, mask in enumerate(clade_masks(same[:1])[0])}
+        for row, mask in enumerate(table.masks):
+            assert table.lengths.median[row] == pytest.approx(np.median(values[mask.tobytes()]))
+            assert table.lengths.ess[row] == pytest.approx(num)
+    # Weights whose squares are below the smallest number.
+    weights = np.array([1.0, 3e-200, 1e-200])
+    trees = np.concatenate([children[:1], nni_neighbours(children[0])[:1], nni_neighbours(children[0])[:1]])
+    table = split_table(trees, weights, lengths[:3])
+    rare = np.flatnonzero(table.frequencies < 1e-100)
+    assert len(rare) == 1
+    assert table.lengths.ess[rare[0]] == pytest.approx(4**2 / 10)
+    assert np.isfinite(table.lengths.median).all()

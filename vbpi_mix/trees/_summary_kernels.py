@@ -97,9 +97,12 @@ def summarise_groups(
         if start == stop:
             continue
         size = stop - start
-        total, squares, mean = 0.0, 0.0, 0.0
+        largest, total, squares, mean = 0.0, 0.0, 0.0, 0.0
         for i in range(size):
-            w = weights[draw[start + i]]
+            largest = max(largest, weights[draw[start + i]])
+        for i in range(size):
+            # Relative to the largest, so that squares of tiny weights do not vanish.
+            w = weights[draw[start + i]] / largest
             weight[i] = w
             total += w
             squares += w * w
@@ -111,7 +114,7 @@ def summarise_groups(
         columns[0, g] = mean
         columns[1, g] = _median(values[start:stop], weight, total)
         columns[2, g] = np.sqrt(variance / total)
-        columns[3, g] = total / squares * total
+        columns[3, g] = total * total / squares
         ends[0], ends[1] = 0, size
         shortest_intervals(values[start:stop], weight[:size], ends, mass, interval[g : g + 1])
 
