@@ -38,7 +38,7 @@ class AutoregressivePixels(_Frozen):
     kind: Literal["autoregressive"] = "autoregressive"
     features: int = Field(64, ge=1)
     """Channels at a quarter of the resolution; half of them at half resolution."""
-    channels: int = Field(32, ge=1)
+    channels: int = Field(16, ge=1)
     """Channels at full resolution, where latent variables and earlier pixels meet."""
     reach: int = Field(4, ge=1)
     """Pixels that the window extends upwards and to both sides."""
@@ -57,7 +57,7 @@ class ModelConfig(_Frozen):
     """Channels of the encoder at half of the resolution; twice as many at a quarter."""
     trunk_features: int = Field(256, ge=1)
     """Features of an image that all components share."""
-    head_width: int = Field(128, ge=1)
+    head_width: int = Field(64, ge=1)
     """Hidden units of the head network: the parameters that a component costs."""
     decoder: Annotated[IndependentPixels | AutoregressivePixels, Field(discriminator="kind")] = (
         IndependentPixels()

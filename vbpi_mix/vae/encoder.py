@@ -2,7 +2,8 @@
 
 The trunk maps an image to features h. The head is a network of ``[h, one_hot(a)]``. Its first layer is ``W h
 + column a``, so W h is computed once for all components, and a component costs its column alone: the number
-of parameters is affine in A.
+of parameters is affine in A. A linear map of h skips the hidden layer, again once for all components, which
+can therefore be narrow.
 """
 
 from dataclasses import dataclass
@@ -13,8 +14,6 @@ from jaxtyping import Float, Int64
 from torch import nn
 
 from vbpi_mix.vae.config import ModelConfig
-
-_KERNEL = 5
 
 
 @dataclass(frozen=True)
@@ -36,13 +35,14 @@ class Encoder(nn.Module):
     def __init__(self, config: ModelConfig, num_components: int) -> None:
         super().__init__()
         channels = config.encoder_channels
-        self.to_half = nn.Conv2d(1, 2 * channels, _KERNEL, stride=2, padding=_KERNEL // 2)
-        self.to_quarter = nn.Conv2d(channels, 4 * channels, _KERNEL, stride=2, padding=_KERNEL // 2)
+        self.to_half = nn.Conv2d(1, 2 * channels, 5, stride=2, padding=2)
+        self.to_quarter = nn.Conv2d(channels, 4 * channels, 3, stride=2, padding=1)
         num_features = 2 * channels * -(-config.height // 4) * -(-config.width // 4)
         self.trunk = nn.Linear(num_features, config.trunk_features)
         self.head = nn.Linear(config.trunk_features, config.head_width)
         self.columns = nn.Parameter(torch.empty(num_components, config.head_width))
         self.out = nn.Linear(config.head_width, 2 * config.latent)
+        self.skip = nn.Linear(config.trunk_features, 2 * config.latent, bias=False)
 
     def forward(
         self, images: Float[torch.Tensor, "image height width"], components: Int64[torch.Tensor, " component"]
@@ -55,8 +55,8 @@ class Encoder(nn.Module):
         """
         hidden = F.glu(self.to_half(images[:, None]), dim=1)
         hidden = F.glu(self.to_quarter(hidden), dim=1)
-        shared = self.head(F.relu(self.trunk(hidden.flatten(1))))
+        features = F.relu(self.trunk(hidden.flatten(1)))
         # On a one-hot the product is a column: nothing in the first layer grows with A but this sum.
-        own = F.relu(shared[:, None, :] + self.columns[components])
-        mean, log_scale = self.out(own).chunk(2, dim=-1)
+        own = F.relu(self.head(features)[:, None, :] + self.columns[components])
+        mean, log_scale = (self.out(own) + self.skip(features)[:, None, :]).chunk(2, dim=-1)
         return Gaussians(mean, log_scale)

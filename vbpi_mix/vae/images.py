@@ -219,7 +219,7 @@ def _fetch(dataset: str, file: ImageFile) -> Path:
         wanted = " and ".join(f"{known.name}.gz" for known in (source.train, source.test))
         raise ImageDataError(
             f"the images of {dataset} are neither in the cache {cache} nor could be fetched from "
-            f"{source.url} ({type(error).__name__}); they are the files {wanted}, gzipped or not: {source.cure}, and name "
-            "their folder with --data-dir"
+            f"{source.url} ({type(error).__name__}); they are the files {wanted}, gzipped or not: "
+            f"{source.cure}, and name their folder with --data-dir"
         ) from None
     return Path(path)
