@@ -12,6 +12,7 @@ References:
 
 import gzip
 import hashlib
+import math
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -179,13 +180,13 @@ def parse_idx_images(content: bytes) -> UInt8[np.ndarray, "image height width"]:
     Raises:
         ImageDataError: It is no such file, or is cut short.
     """
-    sizes = np.frombuffer(content[4:_HEADER], dtype=">u4").astype(np.int64)
-    if content[:4] != _MAGIC or len(content) != _HEADER + int(np.prod(sizes)):
+    sizes = [int.from_bytes(content[start : start + 4], "big") for start in range(4, _HEADER, 4)]
+    if content[:4] != _MAGIC or len(content) != _HEADER + math.prod(sizes):
         raise ImageDataError(
             f"expected an IDX file of images (magic number {_MAGIC.hex()}, then as many bytes as its header "
             f"announces), got {len(content)} bytes that begin with {content[:4].hex()}"
         )
-    return np.frombuffer(content, dtype=np.uint8, offset=_HEADER).reshape(tuple(sizes)).copy()
+    return np.frombuffer(content, dtype=np.uint8, offset=_HEADER).reshape(sizes).copy()
 
 
 def _find(dataset: str, file: ImageFile, data_dir: Path | None) -> Path:

@@ -59,7 +59,7 @@ def log_likelihood(
     Args:
         model: the parameters.
         images: pixels, 0 or 1.
-        z: draws for each image, along any number of axes.
+        z: draws for each image, along one axis or more.
     """
     logits = model.decoder.logits(images, z.flatten(1, -2))
     # log Bernoulli(x | logit) = x logit - softplus(logit) = -softplus((1 - 2x) logit) for x in {0, 1}.
