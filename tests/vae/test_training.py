@@ -174,6 +174,11 @@ def test_too_few_images_are_refused(config):
         next(train(config, grey_images(9), TrainingState.initial(config)))
 
 
+def test_images_of_other_sizes_are_refused(config):
+    with pytest.raises(ValueError, match=r"expected training images of 4 x 4 pixels, .* got 3 x 4"):
+        next(train(config, grey_images(20)[:, 1:], TrainingState.initial(config)))
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [

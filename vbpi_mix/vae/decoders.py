@@ -60,6 +60,7 @@ class IndependentDecoder(nn.Module):
         hidden = F.relu(self.upsampler(z.flatten(0, 1)))
         return self.out(hidden)[:, 0].unflatten(0, z.shape[:2])
 
+    @torch.no_grad()
     def sample(
         self, z: Float[torch.Tensor, "image latent"], generator: torch.Generator
     ) -> Float[torch.Tensor, "image height width"]:
@@ -103,6 +104,7 @@ class AutoregressiveDecoder(nn.Module):
         hidden = (from_latents + from_pixels[:, None]).flatten(0, 1)
         return self._read_out(hidden).unflatten(0, z.shape[:2])
 
+    @torch.no_grad()
     def sample(
         self, z: Float[torch.Tensor, "image latent"], generator: torch.Generator
     ) -> Float[torch.Tensor, "image height width"]:

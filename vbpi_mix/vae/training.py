@@ -123,7 +123,14 @@ def train(
 
     Raises:
         NonFiniteError: The bound is no finite number.
+        ValueError: The images have other sizes than the model's, or are fewer than a step takes.
     """
+    size = (config.model.height, config.model.width)
+    if training.shape[1:] != size:
+        raise ValueError(
+            f"expected training images of {size[0]} x {size[1]} pixels, as the model's height and width say, "
+            f"got {training.shape[1]} x {training.shape[2]}"
+        )
     device = torch.device(config.machine.device)
     batch_size = config.optimisation.batch_size
     per_epoch = steps_in_epoch(config, len(training))
