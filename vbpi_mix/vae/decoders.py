@@ -134,8 +134,8 @@ def causal_mask(reach: int) -> Float[torch.Tensor, "rows columns"]:
 
 
 def draw_pixels(
-    logits: Float[torch.Tensor, "*shape"], generator: torch.Generator
-) -> Float[torch.Tensor, "*shape"]:
+    logits: Float[torch.Tensor, "*batch"], generator: torch.Generator
+) -> Float[torch.Tensor, "*batch"]:
     """Pixels 0 or 1 with the given logits of being 1."""
     uniform = torch.rand(logits.shape, generator=generator, dtype=logits.dtype, device=logits.device)
     return (uniform < torch.sigmoid(logits)).to(logits.dtype)
