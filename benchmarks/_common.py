@@ -75,6 +75,7 @@ def without_local_paths(value: Any, out: Path | None = None) -> Any:
                 (str(RESULTS.parent.parent), "."),
                 (str(Path(sys.executable).parent), "$VENV/bin"),
                 (out and str(out), "$OUT"),
+                (f"{Path.home()}/", "~/"),
             ]
             for folder, name in folders:
                 value = value.replace(folder, name) if folder else value

@@ -113,6 +113,7 @@ def state():
         "working directory": os.getcwd(),
     }
 
+numba.get_num_threads()  # starts numba's threads, which changes the number of torch's
 before = state()
 names = [module.name for module in pkgutil.walk_packages(vbpi_mix.__path__, "vbpi_mix.")]
 assert len(names) > 40

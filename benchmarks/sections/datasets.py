@@ -10,20 +10,18 @@ PUBLISHED_METHODS = ("MrBayes stepping stone", "VBPI (PSP)", "VBPI-GNN (EDGE)")
 
 
 def section(results: Path) -> Section | None:
-    """The section, from ``datasets/*.json`` and ``ten_replicates/*.json``."""
-    runs, ten = load(results, "datasets/*.json"), load(results, "ten_replicates/*.json")
-    if not runs:
+    """The section, from ``datasets/*.json``."""
+    found = load(results, "datasets/*.json")
+    if not found:
         return None
-    parts: list[Table | Figure] = [*_tables(list(runs.values()), "")]
-    if ten:
-        parts += _tables(list(ten.values()), " Ten bootstrap replicates in the support, not one.")
-    return Section("DS1 to DS8 with default settings", _findings(list(runs.values())), parts, [*runs, *ten])
+    runs = list(found.values())
+    return Section("DS1 to DS8 with default settings", _findings(runs), _tables(runs), [*found])
 
 
 def headline(results: Path) -> Table | None:
     """The table that README quotes: the first of the section."""
     runs = load(results, "datasets/*.json")
-    return _summary(list(runs.values()), "") if runs else None
+    return _summary(list(runs.values())) if runs else None
 
 
 def _findings(runs: list[dict[str, Any]]) -> list[str]:
@@ -54,18 +52,23 @@ def _k(run: dict[str, Any]) -> float:
     return float("inf") if k is None else k
 
 
-def _tables(runs: list[dict[str, Any]], note: str) -> list[Table]:
-    tables = [_summary(runs, note), _evidence(runs, note), _cost(runs, note)]
+def _tables(runs: list[dict[str, Any]]) -> list[Table | Figure]:
+    tables: list[Table | Figure] = [_summary(runs), _evidence(runs), _cost(runs)]
     if any("agreement" in run for run in runs):
-        tables.append(_agreement([run for run in runs if "agreement" in run], note))
+        tables.append(_agreement([run for run in runs if "agreement" in run]))
     return tables
+
+
+def _threads(runs: list[dict[str, Any]]) -> str:
+    numbers = sorted({run["result"]["provenance"]["threads"] for run in runs})
+    return "one thread" if numbers == [1] else f"{' or '.join(map(str, numbers))} threads"
 
 
 def _name(run: dict[str, Any]) -> list[str]:
     return [run["dataset"], str(run["seed"])]
 
 
-def _summary(runs: list[dict[str, Any]], note: str) -> Table:
+def _summary(runs: list[dict[str, Any]]) -> Table:
     rows = []
     for run in runs:
         ml, agreement = run["result"]["marginal_log_likelihood"], run.get("agreement", {})
@@ -88,9 +91,9 @@ def _summary(runs: list[dict[str, Any]], note: str) -> Table:
             ]
         )
     return Table(
-        "`vbpi-mix run --dataset DSn`, one row a run, one thread; seconds from prompt to all files. Log "
-        "marginal likelihood in nats: mean (standard deviation) of 100 bounds of 1,000 likelihood "
-        f"evaluations.{note}",
+        f"`vbpi-mix run --dataset DSn`, one row a run, {_threads(runs)}; seconds from prompt to all files. "
+        "Log marginal likelihood in nats: mean (standard deviation) of 100 bounds of 1,000 likelihood "
+        "evaluations.",
         [
             "",
             "seed",
@@ -105,7 +108,7 @@ def _summary(runs: list[dict[str, Any]], note: str) -> Table:
     )
 
 
-def _evidence(runs: list[dict[str, Any]], note: str) -> Table:
+def _evidence(runs: list[dict[str, Any]]) -> Table:
     known = published()
     methods = [m for m in PUBLISHED_METHODS if ("log_marginal_likelihood", m, "DS1") in known]
     rows = []
@@ -129,13 +132,13 @@ def _evidence(runs: list[dict[str, Any]], note: str) -> Table:
     return Table(
         "Log marginal likelihood in nats: bound with 1,000 samples (standard deviation of 100), all draws "
         "pooled with standard error, lower bounds with one and ten samples; published figures as "
-        f"reprinted in the literature.{note}",
+        "reprinted in the literature.",
         ["", "seed", "log ML (std)", "pooled ± s.e.", "LB-1", "LB-10", *methods],
         rows,
     )
 
 
-def _cost(runs: list[dict[str, Any]], note: str) -> Table:
+def _cost(runs: list[dict[str, Any]]) -> Table:
     rows = []
     for run in runs:
         result, seconds = run["result"], run["result"]["seconds"]
@@ -153,7 +156,7 @@ def _cost(runs: list[dict[str, Any]], note: str) -> Table:
             ]
         )
     return Table(
-        f"Effective sample size in percent of the draws, which refit was kept, and what the runs took.{note}",
+        "Effective sample size in percent of the draws, which refit was kept, and what the runs took.",
         [
             "",
             "seed",
@@ -170,7 +173,7 @@ def _cost(runs: list[dict[str, Any]], note: str) -> Table:
     )
 
 
-def _agreement(runs: list[dict[str, Any]], note: str) -> Table:
+def _agreement(runs: list[dict[str, Any]]) -> Table:
     rows = []
     for run in runs:
         agreement = run["agreement"]
@@ -188,7 +191,7 @@ def _agreement(runs: list[dict[str, Any]], note: str) -> Table:
     return Table(
         "Agreement with other posteriors, of the trained mixture / the refitted mixture / the "
         "importance-corrected probabilities. DS1 to DS4: long MrBayes runs (topologies). DS5 to DS8: split "
-        f"frequencies of two MrBayes runs.{note}",
+        "frequencies of two MrBayes runs.",
         [
             "",
             "seed",
