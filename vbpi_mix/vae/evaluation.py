@@ -32,8 +32,8 @@ from vbpi_mix.objectives.bounds import importance_weights
 from vbpi_mix.vae.encoder import Gaussians
 from vbpi_mix.vae.model import Misvae, log_density, log_likelihood, log_prior
 
-DRAWS_AT_ONCE = 2_000
-"""Decoded images held in memory at once, unless told."""
+DRAWS_AT_ONCE = 100
+"""Decoded images held in memory at once, unless told; more of them would leave the processor's caches."""
 
 
 @dataclass(frozen=True)
