@@ -66,6 +66,14 @@ def save(name: str, content: dict[str, Any]) -> None:
     print(path)
 
 
+def split_options(arguments: list[str]) -> tuple[list[str], list[str]]:
+    """A script's own arguments, and the options of ``vbpi-mix run`` that follow ``--``."""
+    if "--" not in arguments:
+        return arguments, []
+    at = arguments.index("--")
+    return arguments[:at], arguments[at + 1 :]
+
+
 def without_local_paths(value: Any, out: Path | None = None) -> Any:
     """The same plain value with folders of this machine replaced by names that mean something elsewhere."""
     match value:

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import _mrbayes as mrbayes
-from _common import RESULTS, save, without_local_paths
+from _common import RESULTS, save, split_options, without_local_paths
 from _program import run_program
 from _splits import differences, listed, read_split_table, split_frequencies
 
@@ -252,10 +252,7 @@ def race_ours(
 
 def main() -> None:
     """Command line."""
-    arguments, options = sys.argv[1:], []
-    if "--" in arguments:
-        at = arguments.index("--")
-        arguments, options = arguments[:at], arguments[at + 1 :]
+    arguments, options = split_options(sys.argv[1:])
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

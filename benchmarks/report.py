@@ -154,7 +154,13 @@ def screenshot(page: Path, folder: Path) -> list[Path]:
 
 def _run_chromium(command: list[str]) -> str:
     """Standard output of Chromium without a window; an error or a message on the page's console is raised."""
-    options = ["--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr"]
+    options = [
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-dev-shm-usage",
+        "--enable-logging=stderr",
+    ]
     done = subprocess.run([command[0], *options, *command[1:]], capture_output=True, text=True, timeout=120)
     messages = [line for line in done.stderr.splitlines() if "CONSOLE" in line]
     if messages or done.returncode != 0:

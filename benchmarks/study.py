@@ -23,7 +23,7 @@ from statistics import median
 from types import FrameType
 from typing import Any
 
-from _common import RESULTS, load, save
+from _common import RESULTS, load, save, split_options
 from _jobs import work_through
 from _study import Job, measure
 
@@ -171,10 +171,7 @@ def submit(command: list[str], chosen: argparse.Namespace) -> list[Any]:
 
 def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
     """Command line: what to do, and further options of ``vbpi-mix run`` after ``--``."""
-    options: list[str] = []
-    if "--" in arguments:
-        at = arguments.index("--")
-        arguments, options = arguments[:at], arguments[at + 1 :]
+    arguments, options = split_options(arguments)
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

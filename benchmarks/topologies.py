@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from _common import RESULTS, save, without_local_paths
+from _common import RESULTS, save, split_options, without_local_paths
 from _program import run_program
 from _splits import split_frequencies
 
@@ -36,10 +36,7 @@ def measure(dataset: str, seed: int, options: list[str]) -> dict[str, Any]:
 
 def main() -> None:
     """Command line."""
-    arguments, options = sys.argv[1:], []
-    if "--" in arguments:
-        at = arguments.index("--")
-        arguments, options = arguments[:at], arguments[at + 1 :]
+    arguments, options = split_options(sys.argv[1:])
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

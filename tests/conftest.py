@@ -41,7 +41,8 @@ def find_program(*names: str) -> str:
         path = shutil.which(name)
         if path is not None:
             return path
-    absent(f"the program {' or '.join(names)}", "install it (Debian: apt-get install iqtree mrbayes)")
+    cure = "install it (Debian: apt-get install iqtree mrbayes chromium)"
+    absent(f"the program {' or '.join(names)}", cure)
     raise AssertionError("not reached")
 
 

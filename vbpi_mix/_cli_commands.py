@@ -148,15 +148,7 @@ def evaluate(
         corrected = analysis.corrected_posterior(mixture, draws, generator)
         estimates = estimate(draws, corrected, particles)
         write_posterior(directory, draws, corrected, evaluation.posterior_samples, generator)
-        save_final(
-            directory.final_posterior,
-            FinalPosterior(
-                mixture.networks.logits,
-                correlations.values,
-                corrected.topologies,
-                corrected.log_topology_probabilities,
-            ),
-        )
+        save_final(directory.final_posterior, FinalPosterior.of(mixture, correlations, corrected))
         seconds = result.seconds.model_copy(update={"evaluation": time.perf_counter() - began})
         found = {name: getattr(estimates, name) for name in Estimates.model_fields}
         write_result(directory.result, result.model_copy(update={**found, "seconds": seconds}))

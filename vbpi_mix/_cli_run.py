@@ -240,15 +240,8 @@ def _finish(checkpoint: Checkpoint, directory: RunDirectory, progress: Progress)
     write_posterior(
         directory, draws, corrected, config.evaluation.posterior_samples, checkpoint.streams.evaluation
     )
-    save_final(
-        directory.final_posterior,
-        FinalPosterior(
-            evaluation.mixture.networks.logits,
-            evaluation.correlations.values,
-            corrected.topologies,
-            corrected.log_topology_probabilities,
-        ),
-    )
+    final = FinalPosterior.of(evaluation.mixture, evaluation.correlations, corrected)
+    save_final(directory.final_posterior, final)
     result = RunResult(
         **estimates.model_dump(),
         refit=evaluation.refit,

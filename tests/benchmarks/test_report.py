@@ -162,15 +162,14 @@ def test_readme_changes_between_the_marks_only(tmp_path):
     assert readme.read_text() == f"before\n{report.MARK}\nnew\n{report.MARK}\nafter\n"
 
 
-@pytest.mark.skipif(shutil.which("chromium") is None, reason="chromium is absent: apt-get install chromium")
-def test_a_browser_shows_the_page_whole_and_without_complaint(html, tmp_path):
+def test_a_browser_shows_the_page_whole_and_without_complaint(html, tmp_path, require_program):
+    require_program("chromium")
     file = tmp_path / "report.html"
     file.write_text(html, encoding="utf-8")
     pictures = report.screenshot(file, tmp_path)
     assert [picture.stat().st_size > 10_000 for picture in pictures] == [True, True]
 
 
-@pytest.mark.skipif(shutil.which("chromium") is None, reason="chromium is absent: apt-get install chromium")
 @pytest.mark.parametrize(
     ("broken", "message"),
     [
@@ -178,7 +177,8 @@ def test_a_browser_shows_the_page_whole_and_without_complaint(html, tmp_path):
         ("<script>console.error('wrong')</script>", "CONSOLE.*wrong"),
     ],
 )
-def test_a_browser_finds_what_is_cut_off_and_what_complains(html, tmp_path, broken, message):
+def test_a_browser_finds_what_is_cut_off_and_what_complains(html, tmp_path, broken, message, require_program):
+    require_program("chromium")
     file = tmp_path / "report.html"
     file.write_text(html.replace("</main>", broken + "</main>"), encoding="utf-8")
     with pytest.raises(RuntimeError, match=message):

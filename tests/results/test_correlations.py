@@ -48,6 +48,17 @@ def dense_covariance(correlations, component, tripartition, around, num_edges):
     return np.linalg.inv(precision)
 
 
+def correlate(noise, component, tripartition, around, correlations):
+    """Give independent noise [draw, edge] of one topology the correlations of a component, in place."""
+    kernels.correlate(
+        np.full(len(noise), component, np.int32),
+        np.repeat(tripartition, len(noise), axis=0),
+        np.repeat(around, len(noise), axis=0),
+        correlations.values,
+        noise,
+    )
+
+
 def test_branches_around_a_node_cut_off_its_tripartitions_clades(support, mixture):
     children = mixture.networks.sample(np.zeros(20, np.int32), np.random.default_rng(0))
     _, tripartition, around = located(support, children)
@@ -125,13 +136,7 @@ def test_estimate_finds_the_correlations_that_made_the_draws(support, mixture, c
     _, tripartition, around = located(support, children)
     num_draws = 20_000
     noise = np.random.default_rng(8).standard_normal((num_draws, 9))
-    kernels.correlate(
-        np.ones(num_draws, np.int32),
-        np.repeat(tripartition, num_draws, axis=0),
-        np.repeat(around, num_draws, axis=0),
-        correlations.values,
-        noise,
-    )
+    correlate(noise, 1, tripartition, around, correlations)
     index = support.index(children, mixture.with_psp)
     location, log_scale, skew = np.moveaxis(
         mixture.branches.branch_parameters(index.feature_index)[1, 0], -1, 0
@@ -187,13 +192,7 @@ def test_correlated_draws_have_the_density_of_the_change_of_variables(support, m
     parameters = np.moveaxis(mixture.branches.branch_parameters(index.feature_index)[:, 0], -1, 0)
     noise = np.random.default_rng(11).standard_normal((num_draws, 9))
     noise[:200] *= 3.0  # far tails, for the comparison point by point
-    kernels.correlate(
-        np.zeros(num_draws, np.int32),
-        np.repeat(tripartition, num_draws, axis=0),
-        np.repeat(around, num_draws, axis=0),
-        correlations.values,
-        noise,
-    )
+    correlate(noise, 0, tripartition, around, correlations)
     noise = np.clip(noise, -8.0, 8.0)
     log_lengths = densities.transform(noise, *parameters[:, 0])
     ratio = np.empty((num_draws, 2))

@@ -57,6 +57,11 @@ class Correlations:
         return cls(np.zeros((num_components, len(support.tripartitions), 3)))
 
     @cached_property
+    def are_none(self) -> bool:
+        """Whether all branches are independent."""
+        return not self.values.any()
+
+    @cached_property
     def precision(self) -> Float64[np.ndarray, "component tripartition 7"]:
         """R^-1 - I (three diagonal entries, then those of the pairs other than k) and log det R."""
         out = np.empty((*self.values.shape[:2], 7))

@@ -16,9 +16,11 @@ from jaxtyping import Float64, Int, Int32
 
 from vbpi_mix.errors import RunDirectoryError
 from vbpi_mix.results.correction import CorrectedPosterior, importance_resample
+from vbpi_mix.results.correlations import Correlations
 from vbpi_mix.results.diagnostics import Reliability
 from vbpi_mix.results.draws import PosteriorDraws
 from vbpi_mix.results.run_directory import RunDirectory, atomic_write, write_text
+from vbpi_mix.training.mixture import Mixture
 from vbpi_mix.trees.nexus import write_consensus, write_tree_samples, write_trprobs
 from vbpi_mix.trees.summaries import LengthSummary, SplitTable, consensus_of_splits, split_table
 
@@ -38,6 +40,18 @@ class FinalPosterior:
     correlations: Float64[np.ndarray, "component tripartition 3"]
     topologies: Int32[np.ndarray, "unique internal 2"]
     log_topology_probabilities: Float64[np.ndarray, "unique"]
+
+    @classmethod
+    def of(
+        cls, mixture: Mixture, correlations: Correlations, corrected: CorrectedPosterior
+    ) -> "FinalPosterior":
+        """The arrays of a refitted mixture and of what was corrected with it."""
+        return cls(
+            mixture.networks.logits,
+            correlations.values,
+            corrected.topologies,
+            corrected.log_topology_probabilities,
+        )
 
 
 def write_posterior(

@@ -146,9 +146,12 @@ def _propose(
     index.children[:] = drawn.children
     index_topologies(support.tables, *drawn, mixture.with_psp, *index[1:])
     log_topology[:] = networks.log_probability(index)
-    around = branches_around(support, *drawn)
     noise = generator.standard_normal((num_trees, num_edges))
-    correlation_kernels.correlate(component_of_tree, drawn.tripartition, around, correlations.values, noise)
+    if not correlations.are_none:
+        around = branches_around(support, *drawn)
+        correlation_kernels.correlate(
+            component_of_tree, drawn.tripartition, around, correlations.values, noise
+        )
     work = branch_kernels.make_work(num_edges)
     branch_kernels.draw(
         branches.table, index.feature_index, component_of_tree, noise, branches.is_skewed, work, log_lengths
@@ -157,9 +160,10 @@ def _propose(
         branches.table, index.feature_index, log_lengths, np.arange(mixture.num_components, dtype=np.int32),
         branches.is_skewed, work, log_branches,
     )  # fmt: skip
-    log_ratio = np.empty_like(log_branches)
-    correlation_kernels.log_ratio(
-        branches.table, index.feature_index, log_lengths, branches.is_skewed, drawn.tripartition, around,
-        correlations.precision, np.empty(num_edges), log_ratio,
-    )  # fmt: skip
-    log_branches += log_ratio
+    if not correlations.are_none:
+        log_ratio = np.empty_like(log_branches)
+        correlation_kernels.log_ratio(
+            branches.table, index.feature_index, log_lengths, branches.is_skewed, drawn.tripartition, around,
+            correlations.precision, np.empty(num_edges), log_ratio,
+        )  # fmt: skip
+        log_branches += log_ratio
