@@ -14,13 +14,12 @@ import numpy as np
 
 from vbpi_mix._cli_config import (
     continued_config,
-    read_command,
     read_config,
     resolve_config,
     settings_of_options,
-    write_config,
 )
 from vbpi_mix._cli_progress import Progress, duration, show_progress
+from vbpi_mix._cli_settings import read_command, write_config
 from vbpi_mix._cli_training import (
     InterruptedRunError,
     Interruption,
