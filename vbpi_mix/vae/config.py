@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from vbpi_mix.machine import available_cores
 from vbpi_mix.objectives.estimators import Estimator, check_sizes
 
 
@@ -19,7 +20,8 @@ class ImageConfig(_Frozen):
     dataset: Literal["mnist", "fashion-mnist"] = "mnist"
     """Name of the data set."""
     data_dir: Path | None = None
-    """Folder with its IDX files, gzipped or not; without it the user's cache, filled from the network."""
+    """Folder with its IDX files, gzipped or not; without it that of a Debian package, where it is installed,
+    else the user's cache, filled from the network."""
     binarisation_seed: int = Field(0, ge=0)
     """Seed of the one binarisation of the validation and test images."""
 
@@ -121,8 +123,12 @@ class MachineConfig(_Frozen):
 
     device: str = "cpu"
     """Device, as torch names it."""
+    threads: int = Field(default_factory=available_cores, ge=1)
+    """Threads of torch in the whole process; by default one for each core that the process may use."""
+    checkpoint_seconds: float = Field(30.0, ge=0)
+    """Seconds between checkpoints."""
     log_every: int = Field(100, ge=1)
-    """Steps between records of progress."""
+    """Steps between lines of metrics.jsonl, which end with every epoch besides."""
 
 
 class MisvaeConfig(_Frozen):

@@ -23,7 +23,8 @@ References:
 """
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 
 import torch
 from jaxtyping import Float64
@@ -83,6 +84,27 @@ class Evaluation:
     num_samples: int
 
 
+def summarise(parts: Sequence[ImageScores], num_samples: int) -> Evaluation:
+    """Means over all images of the parts, which L = ``num_samples`` draws of each component have scored.
+
+    Raises:
+        ValueError: There are fewer than two images.
+    """
+    scores = _joined(parts)
+    num_images = len(scores.bound)
+    if num_images < 2:
+        raise ValueError(f"expected two images or more, for a standard error, got {num_images}")
+    return Evaluation(
+        negative_log_likelihood=_estimate(-scores.log_likelihood),
+        bound=_estimate(scores.bound),
+        importance_bound=_estimate(scores.importance_bound),
+        jensen_shannon=_estimate(scores.jensen_shannon),
+        active_components=math.exp(float(scores.jensen_shannon.mean())),
+        num_images=num_images,
+        num_samples=num_samples,
+    )
+
+
 def evaluate(
     model: Misvae,
     images: torch.Tensor,
@@ -95,18 +117,7 @@ def evaluate(
     Raises:
         ValueError: There are fewer than two images, or a number is not positive.
     """
-    if len(images) < 2:
-        raise ValueError(f"expected two images or more, for a standard error, got {len(images)}")
-    scores = score_images(model, images, num_samples, generator, draws_at_once)
-    return Evaluation(
-        negative_log_likelihood=_estimate(-scores.log_likelihood),
-        bound=_estimate(scores.bound),
-        importance_bound=_estimate(scores.importance_bound),
-        jensen_shannon=_estimate(scores.jensen_shannon),
-        active_components=math.exp(float(scores.jensen_shannon.mean())),
-        num_images=len(images),
-        num_samples=num_samples,
-    )
+    return summarise([score_images(model, images, num_samples, generator, draws_at_once)], num_samples)
 
 
 @torch.no_grad()
@@ -140,11 +151,13 @@ def score_images(
         _score_together(model, part, num_samples, generator, max(draws_at_once // len(part), 1))
         for part in images.split(num_at_once)
     ]
+    return _joined(parts)
+
+
+def _joined(parts: Sequence[ImageScores]) -> ImageScores:
+    """Scores of the images of all parts, in order."""
     return ImageScores(
-        *(
-            torch.cat([getattr(part, name) for part in parts])
-            for name in ("log_likelihood", "bound", "importance_bound", "jensen_shannon")
-        )
+        *(torch.cat([getattr(part, field.name) for part in parts]) for field in fields(ImageScores))
     )
 
 

@@ -52,12 +52,14 @@ class ImageSource:
     Attributes:
         url: folder on the network with both files, compressed.
         cure: how else to get the files.
+        system_folder: where a package of the operating system puts them; None: there is none.
         train: training and validation images.
         test: test images.
     """
 
     url: str
     cure: str
+    system_folder: Path | None
     train: ImageFile
     test: ImageFile
 
@@ -66,6 +68,7 @@ SOURCES = {
     "mnist": ImageSource(
         url="https://ossci-datasets.s3.amazonaws.com/mnist/",
         cure="get them on a machine with a network",
+        system_folder=None,
         train=ImageFile(
             "train-images-idx3-ubyte",
             60_000,
@@ -81,7 +84,8 @@ SOURCES = {
     ),
     "fashion-mnist": ImageSource(
         url="http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
-        cure="on Debian: apt-get install dataset-fashion-mnist, folder /usr/share/datasets/fashion-mnist",
+        cure="on Debian, apt-get install dataset-fashion-mnist",
+        system_folder=Path("/usr/share/datasets/fashion-mnist"),
         train=ImageFile(
             "train-images-idx3-ubyte",
             60_000,
@@ -119,7 +123,8 @@ def load_images(dataset: str, data_dir: Path | None, binarisation_seed: int) -> 
 
     Args:
         dataset: a name in `SOURCES`.
-        data_dir: folder with the IDX files, gzipped or not; None: the user's cache, filled from the network.
+        data_dir: folder with the IDX files, gzipped or not; None: that of a Debian package, where it is
+            installed, else the user's cache, filled from the network.
         binarisation_seed: seed of the one binarisation of the validation and test images.
 
     Raises:
@@ -190,15 +195,18 @@ def parse_idx_images(content: bytes) -> UInt8[np.ndarray, "image height width"]:
 
 
 def _find(dataset: str, file: ImageFile, data_dir: Path | None) -> Path:
-    """Path of a file in the given folder, else in the cache, fetched if need be."""
+    """Path of a file in the given folder, else in the system's, else in the cache, fetched if need be."""
+    source = SOURCES[dataset]
+    folder = source.system_folder if data_dir is None else data_dir
     names = (file.name, f"{file.name}.gz")
-    if data_dir is not None:
+    if folder is not None:
         for name in names:
-            if (data_dir / name).is_file():
-                return data_dir / name
+            if (folder / name).is_file():
+                return folder / name
+    if data_dir is not None:
         raise ImageDataError(
             f"{data_dir}: expected the file {' or '.join(names)} of {dataset}, but there is none; "
-            f"{SOURCES[dataset].cure}, and name their folder with --data-dir"
+            f"{source.cure}, or name another folder with --data-dir"
         )
     return _fetch(dataset, file)
 
@@ -221,6 +229,6 @@ def _fetch(dataset: str, file: ImageFile) -> Path:
         raise ImageDataError(
             f"the images of {dataset} are neither in the cache {cache} nor could be fetched from "
             f"{source.url} ({type(error).__name__}); they are the files {wanted}, gzipped or not: "
-            f"{source.cure}, and name their folder with --data-dir"
+            f"{source.cure}, or name their folder with --data-dir"
         ) from None
     return Path(path)

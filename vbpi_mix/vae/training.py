@@ -255,6 +255,23 @@ def load_checkpoint(path: Path) -> tuple[MisvaeConfig, TrainingState]:
     return config, state
 
 
+def load_model(path: Path, device: str | None = None) -> tuple[MisvaeConfig, Misvae]:
+    """Configuration and model in a file of `save_checkpoint`.
+
+    Args:
+        path: the file.
+        device: where the model shall be; None: the device it was trained on.
+
+    Raises:
+        RunDirectoryError: As for `load_checkpoint`.
+    """
+    content = _read_checkpoint(path)
+    config = MisvaeConfig.model_validate_json(content["config"])
+    model = Misvae(config.model, config.mixture.components, torch.Generator())
+    model.load_state_dict(content["model"])
+    return config, model.to(config.machine.device if device is None else device)
+
+
 def _read_checkpoint(path: Path) -> dict[str, Any]:
     """Content of a checkpoint of this version."""
     import pickle

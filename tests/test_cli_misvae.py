@@ -1,0 +1,326 @@
+"""Whole runs of ``vbpi-mix misvae`` on real digits: end to end, interrupted, continued, refused."""
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pexpect
+import pytest
+import tomli_w
+import torch
+
+from vbpi_mix import _cli_misvae, cli
+from vbpi_mix._cli_misvae_train import OPTION_FIELDS
+from vbpi_mix.objectives.estimators import Estimator
+from vbpi_mix.vae.config import MisvaeConfig
+from vbpi_mix.vae.images import SOURCES
+
+VBPI_MIX = [sys.executable, "-m", "vbpi_mix.cli"]
+PATIENCE = 200
+"""Seconds that something may take on a busy machine."""
+
+SMALL = {
+    "model": {
+        "latent": 4,
+        "encoder_channels": 2,
+        "trunk_features": 16,
+        "head_width": 8,
+        "decoder": {"kind": "independent", "features": 8},
+    },
+    "optimisation": {"batch_size": 1000, "epochs": 2, "warm_up_epochs": 1, "rate": 0.01},
+    "machine": {"threads": 1, "log_every": 10},
+}
+NUM_STEPS = 100
+BINARY_ENTROPY_OF_NOTHING = 784 * math.log(2)
+"""Negative log-likelihood of an image under coins, in nats."""
+
+pytestmark = pytest.mark.reference
+
+
+@pytest.fixture
+def digits(require_reference):
+    return require_reference("mnist/train-images-idx3-ubyte.gz").parent
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    """Configuration of a model that is trained in seconds."""
+    path = tmp_path_factory.mktemp("config") / "small.toml"
+    path.write_text(tomli_w.dumps(SMALL))
+    return path
+
+
+@pytest.fixture
+def command(monkeypatch, capsys):
+    """Function that runs the command line in this process: exit code, standard output, standard error."""
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["vbpi-mix", "misvae", *map(str, arguments)])
+        with pytest.raises(SystemExit) as exit_info:
+            cli.main()
+        captured = capsys.readouterr()
+        return exit_info.value.code or 0, captured.out, captured.err
+
+    return call
+
+
+@pytest.fixture(scope="module")
+def finished(small, tmp_path_factory):
+    """Directory of a finished run of three components, and what it printed; None without digits."""
+    digits = os.environ.get("VBPI_MIX_REFERENCE", "") + "/mnist"
+    if not os.path.isdir(digits):
+        return None
+    out = tmp_path_factory.mktemp("finished") / "run"
+    options = ["--data-dir", digits, "--config", small, "--components", "3", "--seed", "5", "--json"]
+    arguments = [*VBPI_MIX, "misvae", "train", "--dataset", "mnist", "--out", out, *options]
+    printed = subprocess.run([str(a) for a in arguments], capture_output=True, text=True, check=False)
+    assert printed.returncode == 0, printed.stderr
+    return out, printed
+
+
+def arguments_of(small, digits, out, *more):
+    return ["train", "--out", out, "--data-dir", digits, "--config", small, *more]
+
+
+def start(arguments):
+    return subprocess.Popen(
+        [*VBPI_MIX, "misvae", *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+
+
+def wait_for_lines(process, metrics, number):
+    deadline = time.monotonic() + PATIENCE
+    while not metrics.exists() or metrics.read_text().count("\n") < number:
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def records_without_times(out):
+    records = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in record.items() if k != "training_seconds"} for record in records]
+
+
+def test_a_run_leaves_its_files(digits, finished):
+    out, printed = finished
+    result = json.loads((out / "result.json").read_text())
+    assert json.loads(printed.stdout) == result
+    assert {path.name for path in out.iterdir()} - {".lock"} == {
+        "config.toml",
+        "metrics.jsonl",
+        "checkpoint.pt",
+        "result.json",
+    }
+    assert result["iterations"] == NUM_STEPS
+    assert f"iteration {NUM_STEPS} of {NUM_STEPS} (100%), bound -" in printed.stderr
+    records = records_without_times(out)
+    assert [record["iteration"] for record in records] == list(range(10, NUM_STEPS + 1, 10))
+    assert records[0]["divergence_weight"] == pytest.approx(0.2)
+    assert records[-1]["divergence_weight"] == 1.0
+    assert -BINARY_ENTROPY_OF_NOTHING < records[0]["bound"] < records[-1]["bound"] < -80
+
+
+def test_evaluation_of_a_run(digits, finished, command):
+    out, _ = finished
+    code, printed, err = command("evaluate", out, "--samples", 4, "--images", 300, "--json")
+    assert code == 0, err
+    found = json.loads(printed)
+    likelihood = found["negative_log_likelihood"]
+    assert 80 < likelihood["mean"] < 250
+    assert 0 < likelihood["standard_error"] < 10
+    # Each is a lower bound of the next, draw for draw (Jensen's inequality).
+    assert found["bound"] < found["importance_bound"] < -likelihood["mean"]
+    assert 0 <= found["jensen_shannon"] <= math.log(3)
+    assert found["active_components"] == pytest.approx(math.exp(found["jensen_shannon"]))
+    assert found["num_parameters"] == json.loads((out / "result.json").read_text())["num_parameters"]
+    assert (
+        command("evaluate", out, "--samples", 4, "--images", 300, "--json", "--seed", 5)[1].split(
+            '"seconds"'
+        )[0]
+        == printed.split('"seconds"')[0]
+    )
+    code, text, _ = command("evaluate", out, "--samples", 1, "--images", 20, "--part", "validation")
+    assert code == 0
+    assert "20 validation images of mnist" in text
+    assert "components                 3, as different as 1." in text
+
+
+def png_pixels(path):
+    """Grey values of a PNG file, by another program's reader."""
+    import matplotlib.image
+
+    return matplotlib.image.imread(path)
+
+
+def test_a_picture_of_a_run(digits, finished, command, tmp_path):
+    out, _ = finished
+    path = tmp_path / "grid.png"
+    code, printed, _ = command("sample", out, "--out", path, "--images", 4, "--prior", 2)
+    assert code == 0
+    assert f"{path}: 4 test images, reconstructions by 3 of 3 components, 8 samples" in printed
+    pixels = png_pixels(path)
+    # Two pixels each: four rows of 28 with gaps of 2; columns 1 + 3 + 2 in blocks with gaps of 12.
+    assert pixels.shape == (2 * (4 * 30 - 2), 2 * (28 + 12 + (3 * 30 - 2) + 12 + (2 * 30 - 2)))
+    from vbpi_mix.vae.images import load_images
+
+    first = load_images("mnist", digits, 0).test[0].numpy()
+    np.testing.assert_array_equal(pixels[:56:2, :56:2], first)
+    code, _, err = command("sample", out, "--out", path)
+    assert code == 2
+    assert f"{path}: exists already and is not overwritten" in err
+    assert command("sample", out, "--images", 1)[0] == 0
+    assert (out / "samples.png").exists()
+
+
+def test_a_finished_run_is_not_overwritten_but_may_be_resumed(digits, finished, small, command):
+    out, printed = finished
+    code, _, err = command(*arguments_of(small, digits, out))
+    assert code == 2
+    assert "already holds a run; continue it with --resume" in err
+    code, text, err = command("train", "--resume", "--out", out, "--json")
+    assert code == 0
+    assert "finished already" in err
+    assert text == printed.stdout
+    code, _, err = command("train", "--resume", "--out", out, "--components", 4)
+    assert code == 2
+    assert "--components: this run was started with 3, not 4" in err
+
+
+def test_a_run_can_be_repeated_from_its_configuration(digits, finished, tmp_path, command):
+    out, _ = finished
+    code, text, err = command(
+        "train", "--config", out / "config.toml", "--out", tmp_path / "again", "--quiet"
+    )
+    assert code == 0
+    assert err == ""
+    assert f"vbpi-mix misvae evaluate {again}" in text
+    assert records_without_times(again) == records_without_times(out)
+
+
+def test_control_c_saves_and_the_run_continues_bit_for_bit(digits, finished, small, tmp_path, command):
+    out = tmp_path / "run"
+    options = ["--components", 3, "--seed", 5, "--checkpoint-seconds", 0]
+    with start(arguments_of(small, digits, out, *options)) as process:
+        wait_for_lines(process, out / "metrics.jsonl", 2)
+        code, _, err = command("train", "--resume", "--out", out)
+        assert code == 2
+        assert f"in use by process {process.pid}" in err
+        process.send_signal(signal.SIGINT)
+        messages = process.communicate(timeout=PATIENCE)[1]
+    assert process.returncode == 128 + signal.SIGINT
+    assert f"continue with: vbpi-mix misvae train --resume --out {out}" in messages
+    assert "Traceback" not in messages
+    step = torch.load(out / "checkpoint.pt", weights_only=True)["step"]
+    assert 20 <= step < NUM_STEPS
+    assert f"stopped after iteration {step:,}\n" in messages
+    with (out / "metrics.jsonl").open("a") as file:
+        file.write('{"iteration": 999, "cut sho')
+    code, _, err = command("train", "--resume", "--out", out)
+    assert code == 0, err
+    assert f"continuing at iteration {step:,}" in err
+    assert records_without_times(out) == records_without_times(finished[0])
+    ours, theirs = (torch.load(path / "checkpoint.pt", weights_only=True) for path in (out, finished[0]))
+    for name, parameter in ours["model"].items():
+        assert torch.equal(parameter, theirs["model"][name]), name
+
+
+def test_a_terminal_shows_a_live_bar(digits, small, tmp_path):
+    arguments = arguments_of(small, digits, tmp_path / "run", "--epochs", "1000", "--log-every", 1)
+    terminal = pexpect.spawn(
+        VBPI_MIX[0],
+        [*VBPI_MIX[1:], "misvae", *map(str, arguments)],
+        env={**os.environ, "TERM": "xterm", "COLUMNS": "120"},
+        dimensions=(24, 120),
+        encoding="utf-8",
+        timeout=PATIENCE,
+    )
+    try:
+        terminal.expect(r"mnist: [\d,]+ parameters, A=1, s2a with S=1")
+        terminal.expect(r"training.*/50000.*bound -\d+\.\d\d.*\d+:\d\d.* left")
+        terminal.sendintr()
+        terminal.expect("stopped after iteration")
+        terminal.expect(pexpect.EOF)
+    finally:
+        terminal.close(force=True)
+    assert terminal.exitstatus == 128 + signal.SIGINT
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train", "--out", "OUT", "--components", "0"], "--components: input should be greater"),
+        (["train", "--out", "OUT", "--sampled", "2"], "S = 2 of A = 1"),
+        (["train", "--out", "OUT", "--data-dir", "OUT"], "train-images-idx3-ubyte.gz of mnist"),
+        (
+            ["train", "--out", "OUT", "--data-dir", "DIGITS", "--batch-size", "60000"],
+            "--batch-size: expected",
+        ),
+        (["train", "--out", "OUT", "--data-dir", "DIGITS", "--device", "abacus"], "--device abacus: torch"),
+        (["train", "--out", "OUT", "--resume"], "expected the directory of a run, but there is none"),
+        (["train", "--out", "OUT", "--config", "missing.toml"], "missing.toml: expected a configuration"),
+        (["train", "--out", "OUT", "--config", "WRONG"], "model.latents: unknown setting"),
+        (["evaluate", "missing"], "expected the directory of a run, but there is none"),
+        (["sample", "EMPTY"], "that was --out of 'vbpi-mix misvae train'"),
+        (["evaluate", "TREES"], "expected a checkpoint of a MISVAE run"),
+    ],
+)
+def test_user_errors_are_one_message_and_exit_code_2(digits, tmp_path, command, arguments, message):
+    places = {"OUT": tmp_path / "out", "DIGITS": digits}
+    for name in ("EMPTY", "TREES"):
+        places[name] = tmp_path / name
+        places[name].mkdir()
+    (places["TREES"] / "config.toml").write_text("")
+    torch.save({"version": 1, "state": {}}, places["TREES"] / "checkpoint.pt")
+    places["WRONG"] = tmp_path / "wrong.toml"
+    places["WRONG"].write_text("[model]\nlatents = 3\n")
+    code, out, err = command(*(places.get(argument, argument) for argument in arguments))
+    assert code == 2
+    assert out == ""
+    last = err.splitlines()[-1]
+    assert last.startswith("Error: ")
+    assert message in last
+    assert "Traceback" not in err
+    assert not (tmp_path / "out" / "config.toml").exists()
+
+
+def test_a_bound_that_is_not_finite_is_one_message(digits, small, tmp_path, command):
+    out = tmp_path / "run"
+    code, _, err = command(*arguments_of(small, digits, out, "--rate", 1e30))
+    assert code == 2
+    assert err.splitlines()[-1].startswith("Error: training stopped after step ")
+    assert (out / "checkpoint.pt").exists()
+
+
+def test_every_option_has_a_place_and_states_the_configurations_default(command):
+    config = MisvaeConfig()
+    text = " ".join(command("train", "--help")[1].split())
+    for option, path in OPTION_FIELDS.items():
+        value = config
+        for field in path:
+            assert field in type(value).model_fields, option
+            value = getattr(value, field)
+        stated = {
+            "data_dir": "that of a Debian package, else a cache filled from the network",
+            "sampled": "A for a2a, else 1",
+            "threads": "all available cores",
+        }.get(option, f"{value.value if isinstance(value, Estimator) else value}".removesuffix(".0"))
+        described = text[text.index(f"--{option.replace('_', '-')} ") :]
+        assert described[described.index("[default:") : described.index("]") + 1] == f"[default: {stated}]"
+    assert [name.value for name in _cli_misvae.ImagesName] == list(SOURCES)
+
+
+def test_help_imports_nothing_heavy():
+    code = (
+        "import sys; from vbpi_mix import cli; "
+        "print([m for m in ('torch', 'numpy', 'numba', 'pydantic') if m in sys.modules])"
+    )
+    assert subprocess.check_output([sys.executable, "-c", code], text=True) == "[]\n"
