@@ -14,6 +14,8 @@ and at all later ones; all layers after it look at one pixel's features only, he
 either. One pixel can so be sampled from its window alone.
 """
 
+import math
+
 import torch
 import torch.nn.functional as F  # noqa: N812 (the usual name)
 from jaxtyping import Float
@@ -23,14 +25,17 @@ from vbpi_mix.vae.config import AutoregressivePixels, IndependentPixels, ModelCo
 
 
 class Upsampler(nn.Module):
-    """Latent variables to feature maps: convolutions at low resolution, whose channels become pixels."""
+    """Latent variables to feature maps: convolutions at low resolution, whose channels become pixels.
+
+    Channels are the last axis in memory, which convolutions like.
+    """
 
     def __init__(self, latent: int, height: int, width: int, features: int, channels: int) -> None:
         super().__init__()
         self.size = (height, width)
-        self.grid = (features, -(-height // 4), -(-width // 4))
+        self.grid = (-(-height // 4), -(-width // 4), features)
         half = max(features // 2, 1)
-        self.dense = nn.Linear(latent, features * self.grid[1] * self.grid[2])
+        self.dense = nn.Linear(latent, math.prod(self.grid))
         self.at_quarter = nn.Conv2d(features, 4 * half, 3, padding=1)
         self.at_half = nn.Conv2d(half, 4 * channels, 3, padding=1)
 
@@ -38,10 +43,20 @@ class Upsampler(nn.Module):
         self, z: Float[torch.Tensor, "row latent"]
     ) -> Float[torch.Tensor, "row channel height width"]:
         """Feature maps at full resolution, before any non-linearity."""
-        hidden = F.relu(self.dense(z)).unflatten(1, self.grid)
-        hidden = F.relu(F.pixel_shuffle(self.at_quarter(hidden), 2))
-        hidden = F.pixel_shuffle(self.at_half(hidden), 2)
+        hidden = F.relu(self.dense(z)).unflatten(1, self.grid).permute(0, 3, 1, 2)
+        hidden = _spread(F.relu(self.at_quarter(hidden)))
+        hidden = _spread(self.at_half(hidden))
         return hidden[..., : self.size[0], : self.size[1]]
+
+
+def _spread(
+    hidden: Float[torch.Tensor, "row four_channels height width"],
+) -> Float[torch.Tensor, "row channels double_height double_width"]:
+    """Feature maps of twice the resolution: a quarter of the channels for each of 2 x 2 pixels."""
+    row, channels, height, width = hidden.shape
+    blocks = hidden.permute(0, 2, 3, 1).reshape(row, height, width, 2, 2, channels // 4)
+    spread = blocks.transpose(2, 3).reshape(row, 2 * height, 2 * width, channels // 4)
+    return spread.permute(0, 3, 1, 2)
 
 
 class IndependentDecoder(nn.Module):

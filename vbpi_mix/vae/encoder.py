@@ -35,7 +35,8 @@ class Encoder(nn.Module):
     def __init__(self, config: ModelConfig, num_components: int) -> None:
         super().__init__()
         channels = config.encoder_channels
-        self.to_half = nn.Conv2d(1, 2 * channels, 5, stride=2, padding=2)
+        # A convolution of one channel, as a linear map of patches of 5 x 5 pixels: faster in torch.
+        self.to_half = nn.Linear(25, 2 * channels)
         self.to_quarter = nn.Conv2d(channels, 4 * channels, 3, stride=2, padding=1)
         num_features = 2 * channels * -(-config.height // 4) * -(-config.width // 4)
         self.trunk = nn.Linear(num_features, config.trunk_features)
@@ -53,7 +54,9 @@ class Encoder(nn.Module):
             images: pixels, 0 or 1.
             components: which components, from 0.
         """
-        hidden = F.glu(self.to_half(images[:, None]), dim=1)
+        patches = F.pad(images, (2, 2, 2, 2)).unfold(1, 5, 2).unfold(2, 5, 2).flatten(-2)
+        # Channels are the last axis in memory, which convolutions like.
+        hidden = F.glu(self.to_half(patches), dim=-1).permute(0, 3, 1, 2)
         hidden = F.glu(self.to_quarter(hidden), dim=1)
         features = F.relu(self.trunk(hidden.flatten(1)))
         # On a one-hot the product is a column: nothing in the first layer grows with A but this sum.

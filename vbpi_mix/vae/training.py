@@ -65,7 +65,7 @@ class TrainingState:
         model = Misvae(config.model, config.mixture.components, initialisation).to(device)
         return cls(
             model=model,
-            optimiser=torch.optim.Adam(model.parameters(), lr=config.optimisation.rate),
+            optimiser=torch.optim.Adam(model.parameters(), lr=config.optimisation.rate, fused=True),
             pixels=torch.Generator(device).manual_seed(_stream_seed(config.seed, "pixels")),
             latents=torch.Generator(device).manual_seed(_stream_seed(config.seed, "latents")),
             component_choice=np.random.default_rng(_stream_seed(config.seed, "component_choice")),
