@@ -107,7 +107,7 @@ def measure(job: Job, folder: Path, lock: int) -> dict[str, Any]:
     run = folder / "run"
     continues = (run / "config.toml").exists()
     arguments = ["--resume"] if continues else job.arguments()
-    took = _start([*PROGRAM, "run", *arguments, "--out", str(run), "--quiet", "--json"], folder, lock)
+    took = start_program([*PROGRAM, "run", *arguments, "--out", str(run), "--quiet", "--json"], folder, lock)
     result = json.loads((run / "result.json").read_text(encoding="utf-8"))
     course = trajectory(sorted((folder / "checkpoints").glob("*.pt")), TRAJECTORY_DRAWS)
     measured = {
@@ -123,7 +123,7 @@ def measure(job: Job, folder: Path, lock: int) -> dict[str, Any]:
     return without_local_paths(measured, run)
 
 
-def _start(command: list[str], folder: Path, lock: int) -> dict[str, float]:
+def start_program(command: list[str], folder: Path, lock: int) -> dict[str, float]:
     """Run the program, keep its checkpoints, and say what it took; a signal to stop is passed on."""
     kept, checkpoint = folder / "checkpoints", folder / "run" / "checkpoint.pt"
     kept.mkdir(parents=True, exist_ok=True)
