@@ -228,10 +228,9 @@ def plan(chosen: argparse.Namespace) -> list[Job]:
             equal_time = max(1, round(chosen.epochs * single / times[name]))
             for epochs in dict.fromkeys((equal_time, chosen.epochs)):
                 jobs.append(Job(chosen.dataset, chosen.decoder, *configuration, epochs, seed, chosen.images))
-    # What is affordable at equal time comes first, for all configurations.
-    return sorted(
-        jobs, key=lambda job: (job.seed, job.epochs * times[job.configuration] > 1.2 * chosen.epochs * single)
-    )
+    # What takes no longer than one component comes first, for all configurations.
+    longest = 1.3 * chosen.epochs * single
+    return sorted(jobs, key=lambda job: (job.seed, job.epochs * times[job.configuration] > longest))
 
 
 def is_done(name: str) -> bool:

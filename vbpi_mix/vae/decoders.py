@@ -83,6 +83,14 @@ class IndependentDecoder(nn.Module):
         blank = z.new_zeros(z.shape[0], *self.upsampler.size)
         return draw_pixels(self.logits(blank, z[:, None])[:, 0], generator)
 
+    @torch.no_grad()
+    def depict(
+        self, z: Float[torch.Tensor, "image latent"], generator: torch.Generator
+    ) -> Float[torch.Tensor, "image height width"]:
+        """Pixels' probabilities of being 1, which tell more than a draw."""
+        blank = z.new_zeros(z.shape[0], *self.upsampler.size)
+        return torch.sigmoid(self.logits(blank, z[:, None])[:, 0])
+
 
 class AutoregressiveDecoder(nn.Module):
     """Bernoulli pixels, each given z and the earlier pixels of a window around it."""
@@ -136,6 +144,12 @@ class AutoregressiveDecoder(nn.Module):
                 pixel = draw_pixels(self._read_out(hidden), generator)
                 padded[:, 0, i + reach, j + reach] = pixel[:, 0, 0]
         return padded[:, 0, reach:, reach : reach + width]
+
+    def depict(
+        self, z: Float[torch.Tensor, "image latent"], generator: torch.Generator
+    ) -> Float[torch.Tensor, "image height width"]:
+        """Images drawn from p(x|z): a pixel's probability depends on those before it."""
+        return self.sample(z, generator)
 
 
 def causal_mask(reach: int) -> Float[torch.Tensor, "rows columns"]:

@@ -29,7 +29,7 @@ def sample_grid(
     num_prior: int,
     generator: torch.Generator,
 ) -> UInt8[np.ndarray, "rows columns"]:
-    """Picture with a row for each image: the image, draws from p(x|z) with z of components, and of the prior.
+    """Picture with a row for each image: the image, and what p(x|z) makes of z from components and the prior.
 
     Args:
         model: the parameters.
@@ -48,7 +48,7 @@ def sample_grid(
     prior = torch.randn(
         (num_images, num_prior, model.latent), generator=generator, dtype=z.dtype, device=z.device
     )
-    drawn = model.decoder.sample(torch.cat([z, prior], dim=1).flatten(0, 1), generator)
+    drawn = model.decoder.depict(torch.cat([z, prior], dim=1).flatten(0, 1), generator)
     drawn = drawn.unflatten(0, (num_images, num_components + num_prior))
     blocks = [images[:, None], drawn[:, :num_components], drawn[:, num_components:]]
     tiles = [_tile((255 * block).to(torch.uint8).cpu().numpy()) for block in blocks if block.shape[1]]
