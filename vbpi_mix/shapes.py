@@ -38,9 +38,10 @@ Legend of the axis names (terms are in ``docs/glossary.md``):
 ``training``              images of a data set that are trained on
 ``validation``, ``test``  images of a data set that are set aside
 ``height``, ``width``     rows and columns of an image
-``rows``, ``columns``     of a window on an image
+``rows``, ``columns``     of a window on an image, or of a picture of many
+``tile``                  images side by side in a picture
 ``latent``                latent variables of an image
-``channel``               feature maps, or channels of a convolution
+``channel``, ``channels`` feature maps, or channels of a convolution
 ``row``                   what a network maps one by one: draws of latent variables, of all images
 ``*batch``                independent problems of the same shape
 ``*draws``                draws of each image, in an array of any shape

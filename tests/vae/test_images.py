@@ -49,11 +49,12 @@ def test_digits_are_split_and_binarised(require_reference):
     assert not torch.equal(other.test, data.test)
 
 
-def test_articles_of_clothing_are_those_of_debian():
-    if not FASHION_FOLDER.is_dir():
-        pytest.skip(f"{FASHION_FOLDER} is absent: on Debian, apt-get install dataset-fashion-mnist")
-    grey = read_image_file("fashion-mnist", SOURCES["fashion-mnist"].test, FASHION_FOLDER)
+def test_articles_of_clothing_are_those_of_debian(require_folder):
+    folder = require_folder(FASHION_FOLDER, "dataset-fashion-mnist")
+    grey = read_image_file("fashion-mnist", SOURCES["fashion-mnist"].test, folder)
     assert grey.shape == (10_000, 28, 28)
+    # Without a folder the system's is found.
+    np.testing.assert_array_equal(read_image_file("fashion-mnist", SOURCES["fashion-mnist"].test, None), grey)
 
 
 def test_files_are_read_gzipped_or_not(tmp_path, small):

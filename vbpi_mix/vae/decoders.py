@@ -50,8 +50,8 @@ class Upsampler(nn.Module):
 
 
 def _spread(
-    hidden: Float[torch.Tensor, "row four_channels height width"],
-) -> Float[torch.Tensor, "row channels double_height double_width"]:
+    hidden: Float[torch.Tensor, "row channels height width"],
+) -> Float[torch.Tensor, "row channels//4 2*height 2*width"]:
     """Feature maps of twice the resolution: a quarter of the channels for each of 2 x 2 pixels."""
     row, channels, height, width = hidden.shape
     blocks = hidden.permute(0, 2, 3, 1).reshape(row, height, width, 2, 2, channels // 4)

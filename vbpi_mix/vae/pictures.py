@@ -58,7 +58,7 @@ def sample_grid(
     return np.kron(joined, np.ones((MAGNIFICATION, MAGNIFICATION), dtype=np.uint8))
 
 
-def _tile(grey: UInt8[np.ndarray, "row column height width"]) -> UInt8[np.ndarray, "rows columns"]:
+def _tile(grey: UInt8[np.ndarray, "image tile height width"]) -> UInt8[np.ndarray, "rows columns"]:
     """Images side by side and below each other, with gaps between them."""
     num_rows, num_columns, height, width = grey.shape
     padded = np.pad(grey, ((0, 0), (0, 0), (0, GAP), (0, GAP)), constant_values=BACKGROUND)
