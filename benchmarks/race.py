@@ -51,6 +51,9 @@ BUDGETS = (10, 20, 30, 60, 120)
 SEEDS_UP_TO = 60
 """Budgets above this many seconds are run with the first seed only."""
 
+RESERVE = 0.05
+"""Share of a budget that a plan leaves, so that a slower minute does not exceed it."""
+
 MIN_ITERATIONS = 200
 REPEATS = (5, 1_000)
 """Fewest and most repeats of the evaluation: each is 1,000 likelihood evaluations."""
@@ -76,14 +79,14 @@ def costs_of(run: dict[str, Any]) -> Costs:
 
 
 def plan(budget: float, costs: Costs, evaluation_share: float) -> tuple[int, int]:
-    """Iterations and repeats of the evaluation that use up a budget, as far as it goes.
+    """Iterations and repeats of the evaluation that use up a budget, but for `RESERVE`.
 
     Args:
         budget: Seconds of wall-clock in all.
         costs: What things cost.
         evaluation_share: Part of what is left after the fixed costs that the evaluation may take.
     """
-    left = max(0.0, budget - costs.fixed)
+    left = max(0.0, (1 - RESERVE) * budget - costs.fixed)
     repeats = min(max(REPEATS[0], int(evaluation_share * left / costs.repeat)), REPEATS[1])
     iterations = int((left - repeats * costs.repeat) / costs.iteration)
     return max(MIN_ITERATIONS, iterations // 100 * 100), repeats

@@ -17,18 +17,13 @@ def _reduce(x: float) -> tuple[float, float, float]:
     """Scale (a power of 2), f and p with exp(x) = scale (1 + p f), |f| <= log(2) / 2, for |x| <= 700."""
     power = np.rint(x * _LOG2_E)
     f = (x - power * _LN2_HIGH) - power * _LN2_LOW
-    p = _TAYLOR[12]
-    p = p * f + _TAYLOR[11]
-    p = p * f + _TAYLOR[10]
-    p = p * f + _TAYLOR[9]
-    p = p * f + _TAYLOR[8]
-    p = p * f + _TAYLOR[7]
-    p = p * f + _TAYLOR[6]
-    p = p * f + _TAYLOR[5]
-    p = p * f + _TAYLOR[4]
-    p = p * f + _TAYLOR[3]
-    p = p * f + _TAYLOR[2]
-    p = p * f + 1.0
+    # Estrin's scheme: products that do not wait for each other, where Horner's would be one chain.
+    f2 = f * f
+    f4 = f2 * f2
+    low = (1.0 + f * _TAYLOR[2]) + f2 * (_TAYLOR[3] + f * _TAYLOR[4])
+    middle = (_TAYLOR[5] + f * _TAYLOR[6]) + f2 * (_TAYLOR[7] + f * _TAYLOR[8])
+    high = (_TAYLOR[9] + f * _TAYLOR[10]) + f2 * (_TAYLOR[11] + f * _TAYLOR[12])
+    p = low + f4 * (middle + f4 * high)
     bits = (np.int64(np.int32(power)) + np.int64(1023)) << np.int64(52)
     return np.int64(bits).view(np.float64), f, p
 
@@ -59,23 +54,18 @@ def exponentials(values: np.ndarray, out: np.ndarray) -> None:
 
 _MANTISSA_BITS = np.int64((1 << 52) - 1)
 _ROOT_HALF_BITS = np.int64(0x3FE6A09E667F3BCD)
-_ARTANH = tuple(1.0 / k for k in range(21, 1, -2))
+_ARTANH = tuple(1.0 / k for k in range(3, 23, 2))
 
 
 @njit(nogil=True, inline="always")
 def _twice_artanh(s: float) -> float:
     """2 artanh(s) for |s| < 0.172."""
     z = s * s
-    p = _ARTANH[0]
-    p = p * z + _ARTANH[1]
-    p = p * z + _ARTANH[2]
-    p = p * z + _ARTANH[3]
-    p = p * z + _ARTANH[4]
-    p = p * z + _ARTANH[5]
-    p = p * z + _ARTANH[6]
-    p = p * z + _ARTANH[7]
-    p = p * z + _ARTANH[8]
-    p = p * z + _ARTANH[9]
+    z2 = z * z
+    z4 = z2 * z2
+    low = (_ARTANH[0] + z * _ARTANH[1]) + z2 * (_ARTANH[2] + z * _ARTANH[3])
+    middle = (_ARTANH[4] + z * _ARTANH[5]) + z2 * (_ARTANH[6] + z * _ARTANH[7])
+    p = low + z4 * (middle + z4 * (_ARTANH[8] + z * _ARTANH[9]))
     return 2.0 * (s + s * (z * p))
 
 

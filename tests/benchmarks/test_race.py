@@ -107,9 +107,9 @@ def test_differences_count_unlisted_splits_only_above_what_tables_list():
     assert listed({"0,1": 0.1, "0,2": 0.09}) == {"0,1": 0.1}
 
 
-def test_a_plan_uses_up_what_a_budget_leaves():
+def test_a_plan_uses_up_a_budget_but_for_a_reserve():
     costs = race.Costs(fixed=5.0, iteration=0.002, repeat=0.05)
-    iterations, repeats = race.plan(25.0, costs, evaluation_share=0.25)
+    iterations, repeats = race.plan(25.0 / (1 - race.RESERVE), costs, evaluation_share=0.25)
     assert (iterations, repeats) == (7_500, 100)
     assert costs.fixed + iterations * costs.iteration + repeats * costs.repeat == pytest.approx(25.0)
     assert race.plan(1.0, costs, 0.25) == (race.MIN_ITERATIONS, race.REPEATS[0])

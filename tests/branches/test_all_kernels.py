@@ -28,12 +28,19 @@ class Case:
         size = NUM_TREES * num_edges
         self.first_of_row = np.full(NUM_FEATURES + 1, -1, np.int32)
         self.triples = np.empty((size, 3), np.int32)
-        self.triple_of_edge = np.empty((NUM_TREES, num_edges), np.int32)
+        self.start, self.edges = np.empty(size + 1, np.int32), np.empty(size, np.int32)
         self.num_triples = _all_kernels.number_triples(
-            self.features, self.first_of_row, np.empty(size, np.int32), self.triples, self.triple_of_edge
-        )
+            self.features, self.first_of_row, np.empty(size, np.int32), np.empty(size, np.int32),
+            self.triples, self.start, self.edges,
+        )  # fmt: skip
         self.sums = np.empty((size, _all_kernels.NUM_SUMS, num_components))
         _all_kernels.sum_features(self.params, self.triples, self.num_triples, skewed, self.sums)
+        self.hazards = np.full((size, 2, num_components), np.nan)
+        self.log_density = np.empty((NUM_TREES, num_components))
+        _all_kernels.log_density(
+            self.sums, self.num_triples, self.start, self.edges, self.log_lengths, skewed, self.hazards,
+            self.log_density,
+        )  # fmt: skip
 
 
 CASES = pytest.mark.parametrize(
@@ -44,22 +51,23 @@ CASES = pytest.mark.parametrize(
 @CASES
 def test_triples_number_the_features(num_components, num_edges, skewed):
     case = Case(num_components, num_edges, skewed)
-    np.testing.assert_array_equal(case.triples[case.triple_of_edge], case.features)
+    assert sorted(case.edges.tolist()) == list(range(len(case.edges)))
+    triple_of_edge = np.repeat(np.arange(case.num_triples), np.diff(case.start[: case.num_triples + 1]))
+    np.testing.assert_array_equal(case.triples[triple_of_edge], case.features.reshape(-1, 3)[case.edges])
     kinds = np.unique(case.features.reshape(-1, 3), axis=0)
-    assert case.num_triples == len(kinds) == case.triple_of_edge.max() + 1
+    assert case.num_triples == len(kinds) == triple_of_edge.max() + 1
     assert (case.first_of_row == -1).all()
 
 
 @CASES
 def test_log_density_is_that_of_every_component(num_components, num_edges, skewed):
     case = Case(num_components, num_edges, skewed)
-    expected, got = np.empty((2, NUM_TREES, num_components))
+    expected = np.empty((NUM_TREES, num_components))
     _kernels.log_density(
         case.params.transpose(2, 0, 1), case.features, case.log_lengths, np.arange(num_components), skewed,
         _kernels.make_work(num_edges), expected,
     )  # fmt: skip
-    _all_kernels.log_density(case.sums, case.triple_of_edge, case.log_lengths, skewed, got)
-    np.testing.assert_allclose(got, expected, rtol=1e-12)
+    np.testing.assert_allclose(case.log_density, expected, rtol=1e-12)
 
 
 @CASES
@@ -78,8 +86,8 @@ def test_gradient_is_that_of_every_component(num_components, num_edges, skewed):
     slopes = np.empty((case.num_triples, 3, num_components))
     flags = np.empty((case.num_triples, num_components), np.uint8)
     _all_kernels.backward(
-        case.sums, case.triple_of_edge, case.num_triples, case.log_lengths, case.generator, skewed,
-        case.d_path, case.d_score, total, np.empty((3, num_components)), slopes, flags,
+        case.sums, case.num_triples, case.start, case.edges, case.log_lengths, case.hazards, case.generator,
+        skewed, case.d_path, case.d_score, total, slopes, flags,
     )  # fmt: skip
     rows, row_triple = np.empty((2, 3 * case.num_triples), np.int32)
     start, position = np.empty(3 * case.num_triples + 1, np.int32), np.full(num_rows, -1, np.int32)

@@ -4,16 +4,20 @@
 The same functions as `vbpi_mix.branches._kernels`, for mixtures whose every component is a denominator. There
 a branch is the unit and its components are neighbours in memory, so loops over components vectorise. Trees of
 a batch share most branches with the same three features; such a *triple* has its parameters summed,
-exponentiated and its gradient scattered to rows only once for all of them.
+exponentiated and its gradient scattered to rows only once for all of them. Loops over branches go triple by
+triple, whose parameters then stay in cache.
 
 Shapes beside those of `vbpi_mix.branches._kernels`:
 
 - ``params [num_features + 1, 3, component]``, contiguous;
-- ``triple_of_edge [tree, edge]`` int32: number of a branch's triple, from 0 in order of appearance;
+- ``edges [tree * edge]`` int32: branches sorted by triple, as number of branches in a tree * tree + branch;
+  those of triple u are ``edges[start[u]:start[u + 1]]``; triples are numbered in order of appearance;
 - ``triples [tree * edge, 3]`` int32: features of the triples, of which the first ``num_triples`` hold;
 - ``sums [tree * edge, 8, component]``: of the triples, location, log scale and 1 / scale; where skewed k
   instead of 1 / scale, and then skew, alpha - 1, C / c, r, and what in log q does not depend on y, in the
-  notation of `vbpi_mix.branches.densities`.
+  notation of `vbpi_mix.branches.densities`;
+- ``hazards [tree * edge, 2, component]``: of ``edges``, where skewed, D = d log q / dx and -log(1 - exp(-G)),
+  which the gradient takes from the density.
 """
 
 import math
@@ -21,8 +25,8 @@ import math
 import numpy as np
 from numba import njit
 
-from vbpi_mix._elementary import exp
-from vbpi_mix.branches._weibull import LOG_2, LOG_CONSTANT, SLOPE, hazard, shape
+from vbpi_mix._elementary import exp, exp_and_complement
+from vbpi_mix.branches._weibull import LOG_2, LOG_CONSTANT, SLOPE, hazard, minus_log_complement
 
 MIN_COMPONENTS = 4
 """Fewest components for which these kernels are faster than going through the components one by one."""
@@ -33,19 +37,21 @@ _REORDER = {"reassoc", "contract", "nsz", "arcp"}
 
 
 @njit(cache=True, nogil=True)
-def number_triples(feature_index, first_of_row, next_triple, triples, triple_of_edge):
-    """Fill triples and triple_of_edge; returns the number of triples.
+def number_triples(feature_index, first_of_row, next_triple, triple_of_edge, triples, start, edges):
+    """Fill triples, start and edges; returns the number of triples.
 
     Args:
         feature_index: [tree, edge, 3].
         first_of_row: int32 scratch [num_features + 1], all -1 before and after.
         next_triple: int32 scratch [tree * edge].
+        triple_of_edge: int32 scratch [tree * edge].
         triples: Written.
-        triple_of_edge: Written.
+        start: Written, int32 [tree * edge + 1].
+        edges: Written.
     """
-    num_triples = 0
+    num_triples, num_edges = 0, feature_index.shape[1]
     for t in range(feature_index.shape[0]):
-        for e in range(feature_index.shape[1]):
+        for e in range(num_edges):
             i, j, k = feature_index[t, e, 0], feature_index[t, e, 1], feature_index[t, e, 2]
             u = first_of_row[i]
             while u >= 0 and (triples[u, 1] != j or triples[u, 2] != k):
@@ -56,9 +62,19 @@ def number_triples(feature_index, first_of_row, next_triple, triples, triple_of_
                 triples[u, 0], triples[u, 1], triples[u, 2] = i, j, k
                 next_triple[u] = first_of_row[i]
                 first_of_row[i] = u
-            triple_of_edge[t, e] = u
+                start[u] = 0
+            triple_of_edge[t * num_edges + e] = u
+            start[u] += 1
+    end = 0
     for u in range(num_triples):
         first_of_row[triples[u, 0]] = -1
+        end += start[u]
+        start[u] = end
+    start[num_triples] = end
+    for edge in range(end - 1, -1, -1):
+        u = triple_of_edge[edge]
+        start[u] -= 1
+        edges[start[u]] = edge
     return num_triples
 
 
@@ -71,11 +87,17 @@ def _sum_rows(first, second, third, skewed, out):
         out[1, d] = log_scale
         out[2, d] = exp(-log_scale)
     if skewed:
+        # Like `_add_skewed`, in short loops: out holds G0, exp(-G0) and 1 - exp(-G0) on the way.
         for d in range(out.shape[1]):
-            skew = first[2, d] + second[2, d] + third[2, d]
-            G0, L0, d_log_alpha = shape(skew)
+            out[3, d] = first[2, d] + second[2, d] + third[2, d]
+            out[4, d] = exp(-out[3, d])
+        for d in range(out.shape[1]):
+            out[5, d], out[6, d] = exp_and_complement(out[4, d])
+        for d in range(out.shape[1]):
+            G0, u, v = out[4, d], out[5, d], out[6, d]
+            L0 = minus_log_complement(-out[3, d], u, v)
+            d_log_alpha = G0 * u / (v * L0)
             out[2, d] *= SLOPE / d_log_alpha
-            out[3, d] = skew
             out[4, d] = LOG_2 / L0 - 1.0
             out[5, d] = d_log_alpha
             out[6, d] = G0 + d_log_alpha * (L0 - 1.0) - 1.0
@@ -97,58 +119,65 @@ def _add_lognormal(y, p, total):
 
 
 @njit(nogil=True, fastmath={"contract"}, error_model="numpy")
-def _add_skewed(y, p, total):
-    """Add log k + log alpha + (alpha - 1) log(1 - exp(-G)) - G + x."""
+def _add_skewed(y, p, work, hazards, total):
+    """Add log k + log alpha + (alpha - 1) log(1 - exp(-G)) - G + x; write hazards [2, component].
+
+    Several short loops, whose iterations the processor overlaps, in place of a long one. work is
+    [4, component].
+    """
     for d in range(total.shape[0]):
         step = (y - p[0, d]) * p[2, d]
-        G, _, _, minus_l = hazard(step - p[3, d])
-        total[d] += p[7, d] + step - p[4, d] * minus_l - G
+        work[0, d] = step
+        work[1, d] = exp(step - p[3, d])
+    for d in range(total.shape[0]):
+        work[2, d], work[3, d] = exp_and_complement(work[1, d])
+    for d in range(total.shape[0]):
+        hazards[1, d] = minus_log_complement(work[0, d] - p[3, d], work[2, d], work[3, d])
+    for d in range(total.shape[0]):
+        G = work[1, d]
+        hazards[0, d] = 1.0 - G + p[4, d] * G * (work[2, d] / work[3, d])
+        total[d] += p[7, d] + work[0, d] - p[4, d] * hazards[1, d] - G
 
 
 @njit(cache=True, nogil=True)
-def log_density(sums, triple_of_edge, log_lengths, skewed, out):
-    """Write log q_d(y | tau), summed over branches, of every component d to out [tree, component]."""
-    num_trees, num_edges = log_lengths.shape
-    for t in range(num_trees):
-        out[t] = 0.0
-        for e in range(num_edges):
+def log_density(sums, num_triples, start, edges, log_lengths, skewed, hazards, out):
+    """Write log q_d(y | tau), summed over branches, of every component d to out; where skewed, hazards."""
+    num_edges = log_lengths.shape[1]
+    work = np.empty((4, out.shape[1]))
+    out[:] = 0.0
+    for u in range(num_triples):
+        for m in range(start[u], start[u + 1]):
+            t, e = edges[m] // num_edges, edges[m] % num_edges
             if skewed:
-                _add_skewed(log_lengths[t, e], sums[triple_of_edge[t, e]], out[t])
+                _add_skewed(log_lengths[t, e], sums[u], work, hazards[m], out[t])
             else:
-                _add_lognormal(log_lengths[t, e], sums[triple_of_edge[t, e]], out[t])
+                _add_lognormal(log_lengths[t, e], sums[u], out[t])
 
 
 @njit(nogil=True, fastmath=_REORDER, error_model="numpy")
-def _differentiate_lognormal(y, p, cotangents, slope):
+def _differentiate_lognormal(y, p, path, score, slope):
     d_y = 0.0
     for d in range(slope.shape[1]):
         z = (y - p[0, d]) * p[2, d]
-        slope[0, d] += cotangents[1, d] * z * p[2, d]
-        slope[1, d] += cotangents[1, d] * (z * z - 1.0)
-        d_y -= cotangents[0, d] * z * p[2, d]
+        slope[0, d] += score[d] * z * p[2, d]
+        slope[1, d] += score[d] * (z * z - 1.0)
+        d_y -= path[d] * z * p[2, d]
     return d_y
 
 
-@njit(nogil=True, fastmath={"contract"}, error_model="numpy")
-def _differentiate_skewed(y, p, cotangents, slope, out):
-    """Add score * derivatives of log q_d in location, log scale, skew to slope; write path * d/dy to out."""
+@njit(nogil=True, fastmath=_REORDER, error_model="numpy")
+def _differentiate_skewed(y, p, hazards, path, score, slope):
+    """Add score * derivatives of log q_d in location, log scale, skew to slope; returns path * d/dy."""
+    d_y = 0.0
     for d in range(slope.shape[1]):
         step = (y - p[0, d]) * p[2, d]
-        G, u, v, minus_l = hazard(step - p[3, d])
-        d_x = 1.0 - G + p[4, d] * G * (u / v)
-        d_h = p[6, d] + p[5, d] * (1.0 - (p[4, d] + 1.0) * minus_l) + (1.0 + p[6, d] * step) * d_x
-        slope[0, d] -= cotangents[1, d] * d_x * p[2, d]
-        slope[1, d] -= cotangents[1, d] * (1.0 + step * d_x)
-        slope[2, d] -= cotangents[1, d] * d_h
-        out[d] = cotangents[0, d] * d_x * p[2, d]
-
-
-@njit(nogil=True, fastmath=_REORDER)
-def _sum(values):
-    total = 0.0
-    for d in range(values.shape[0]):
-        total += values[d]
-    return total
+        d_x = hazards[0, d]
+        d_h = p[6, d] + p[5, d] * (1.0 - (p[4, d] + 1.0) * hazards[1, d]) + (1.0 + p[6, d] * step) * d_x
+        slope[0, d] -= score[d] * d_x * p[2, d]
+        slope[1, d] -= score[d] * (1.0 + step * d_x)
+        slope[2, d] -= score[d] * d_h
+        d_y += path[d] * d_x * p[2, d]
+    return d_y
 
 
 @njit(nogil=True, error_model="numpy")
@@ -166,8 +195,8 @@ def _mark(d_score, flags):
 
 @njit(cache=True, nogil=True)
 def backward(
-    sums, triple_of_edge, num_triples, log_lengths, generator_of_tree, skewed, d_path, d_score, d_log_lengths,
-    cotangents, slopes, flags,
+    sums, num_triples, start, edges, log_lengths, hazards, generator_of_tree, skewed, d_path, d_score,
+    d_log_lengths, slopes, flags,
 ):  # fmt: skip
     """Write the gradient of an objective in the parameters of every triple to slopes.
 
@@ -177,32 +206,30 @@ def backward(
         d_path: [tree, component].
         d_score: [tree, component].
         d_log_lengths: [tree, edge]. On return g_y.
-        cotangents: scratch space [3, component].
         slopes: Written, [tree * edge, 3, component].
         flags: Written, [tree * edge, component] uint8: 1 where the component has a gradient in the triple.
     """
-    num_trees, num_edges = log_lengths.shape
-    slopes[:num_triples] = 0.0
-    flags[:num_triples] = 0
-    for t in range(num_trees):
-        generator = generator_of_tree[t]
-        cotangents[0] = d_path[t]
-        cotangents[1] = d_score[t]
-        for e in range(num_edges):
-            u = triple_of_edge[t, e]
-            p, slope, y = sums[u], slopes[u], log_lengths[t, e]
+    num_edges = log_lengths.shape[1]
+    paths, scores = np.ascontiguousarray(d_path), np.ascontiguousarray(d_score)
+    for u in range(num_triples):
+        p, slope = sums[u], slopes[u]
+        slope[:] = 0.0
+        flags[u] = 0
+        for m in range(start[u], start[u + 1]):
+            t, e = edges[m] // num_edges, edges[m] % num_edges
+            generator, y = generator_of_tree[t], log_lengths[t, e]
             if skewed:
-                _differentiate_skewed(y, p, cotangents, slope, cotangents[2])
-                g = d_log_lengths[t, e] + _sum(cotangents[2])
+                d_y = _differentiate_skewed(y, p, hazards[m], paths[t], scores[t], slope)
             else:
-                g = d_log_lengths[t, e] + _differentiate_lognormal(y, p, cotangents, slope)
-            d_log_lengths[t, e] = g
+                d_y = _differentiate_lognormal(y, p, paths[t], scores[t], slope)
+            d_log_lengths[t, e] += d_y
+            g = d_log_lengths[t, e]
             deviation = y - p[0, generator]
             slope[0, generator] += g
             slope[1, generator] += g * deviation
             if skewed:
                 slope[2, generator] += g * _derivative_of_draw(deviation, p, generator)
-            _mark(d_score[t], flags[u])
+            _mark(scores[t], flags[u])
             flags[u, generator] = 1
 
 

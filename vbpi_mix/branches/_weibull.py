@@ -1,6 +1,7 @@
 """Compiled functions of one branch's skewed density, in the notation of `vbpi_mix.branches.densities`.
 
-`shape`, `hazard` and `step_of_surprise` have no branches or calls, so that loops over them vectorise.
+`shape`, `hazard`, `minus_log_complement` and `step_of_surprise` have no branches or calls, so that loops over
+them vectorise.
 """
 
 import math
@@ -27,7 +28,13 @@ def hazard(x: float) -> tuple[float, float, float, float]:
     """G = exp(x), exp(-G), 1 - exp(-G) and -log(1 - exp(-G)), the last also where exp(x) is clipped."""
     G = exp(x)
     u, v = exp_and_complement(G)
-    return G, u, v, -x if x < -_FAR else minus_log(v, u)
+    return G, u, v, minus_log_complement(x, u, v)
+
+
+@njit(nogil=True, inline="always")
+def minus_log_complement(x: float, u: float, v: float) -> float:
+    """-log(1 - exp(-G)) given x = log G, u = exp(-G) and v = 1 - u."""
+    return -x if x < -_FAR else minus_log(v, u)
 
 
 @njit(nogil=True, inline="always")

@@ -14,17 +14,24 @@ References:
 """
 
 import math
-from dataclasses import dataclass
-from types import ModuleType
-from typing import Any
+from types import ModuleType, SimpleNamespace
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from array_api_compat import array_namespace
 from jaxtyping import Float
 
+Namespace: TypeAlias = ModuleType | SimpleNamespace
+"""Functions of the array API standard for one kind of array."""
 
-@dataclass(frozen=True)
-class ImportanceWeights:
+# numpy, but for reductions that skip its dispatch: on small arrays that costs more than they do.
+_NUMPY = SimpleNamespace(
+    **{name: value for name, value in vars(np).items() if not name.startswith("_")}
+    | {"sum": np.add.reduce, "max": np.maximum.reduce}
+)
+
+
+class ImportanceWeights(NamedTuple):
     """Weights of the particles of a step.
 
     Attributes:
@@ -40,19 +47,28 @@ class ImportanceWeights:
     responsibilities: Float[Any, "*batch sampled particle denominator"]
 
 
-def namespace_of(array: Any) -> ModuleType:
+def namespace_of(array: Any) -> Namespace:
     """Array namespace of an array: numpy itself where it can serve, since asking costs more than a sum."""
     if isinstance(array, np.ndarray) and hasattr(np, "__array_api_version__"):
-        return np
+        return _NUMPY
     return array_namespace(array)
 
 
-def log_sum_exp(xp: ModuleType, x: Float[Any, "..."]) -> Float[Any, "..."]:
+def log_sum_exp(xp: Namespace, x: Float[Any, "..."]) -> Float[Any, "..."]:
     """Log of the sum of exponentials over the last axis, which stays. Needs one entry that is not -inf."""
-    if x.shape[-1] == 1:
-        return x
+    return _log_sum_exp_and_shares(xp, x)[0]
+
+
+def _log_sum_exp_and_shares(
+    xp: Namespace, x: Float[Any, "..."]
+) -> tuple[Float[Any, "..."], Float[Any, "..."]]:
+    """`log_sum_exp` and the softmax over the last axis."""
+    if x.shape[-1] == 1:  # nothing to sum: training with one component need not pay for it in every step
+        return x, xp.exp(x - x)
     peak = xp.max(x, axis=-1, keepdims=True)
-    return peak + xp.log(xp.sum(xp.exp(x - peak), axis=-1, keepdims=True))
+    shares = xp.exp(x - peak)
+    total = xp.sum(shares, axis=-1, keepdims=True)
+    return peak + xp.log(total), shares / total
 
 
 def importance_weights(
@@ -68,16 +84,12 @@ def importance_weights(
     """
     xp = namespace_of(log_joint)
     num_sampled, num_particles, num_denominators = log_density.shape[-3:]
-    if num_denominators == 1:  # nothing to sum: training with one component need not pay for it in every step
-        log_total, responsibilities = log_density, xp.ones_like(log_density)
-    else:
-        log_total = log_sum_exp(xp, log_density)
-        responsibilities = xp.exp(log_density - log_total)
+    log_total, responsibilities = _log_sum_exp_and_shares(xp, log_density)
     log_weights = log_joint - (log_total[..., 0] - math.log(num_denominators))
-    log_sum = log_sum_exp(xp, log_weights)
+    log_sum, normalised = _log_sum_exp_and_shares(xp, log_weights)
     return ImportanceWeights(
         bound=xp.sum(log_sum[..., 0], axis=-1) / num_sampled - math.log(num_particles),
         log_weights=log_weights,
-        normalised=xp.exp(log_weights - log_sum),
+        normalised=normalised,
         responsibilities=responsibilities,
     )

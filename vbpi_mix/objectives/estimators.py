@@ -84,6 +84,8 @@ def choose_components(
     everything = np.arange(num_components)
     if num_sampled == num_components:
         sampled = everything
+    elif num_sampled == 1:  # the same in a fraction of the time
+        sampled = rng.integers(num_components, size=1)
     else:
         sampled = np.sort(rng.choice(num_components, num_sampled, replace=False))
     match estimator:

@@ -83,15 +83,19 @@ References:
     (2019), Doubly reparameterized gradient estimators for Monte Carlo objectives.
 """
 
-from dataclasses import dataclass
 from enum import Enum
-from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 from array_api_compat import device
 from jaxtyping import Float, Int
 
-from vbpi_mix.objectives.bounds import ImportanceWeights, importance_weights, log_sum_exp, namespace_of
+from vbpi_mix.objectives.bounds import (
+    ImportanceWeights,
+    Namespace,
+    importance_weights,
+    log_sum_exp,
+    namespace_of,
+)
 
 _ABSENT = -1e30
 """Log weight of a particle that is left out: its exp is zero, yet arithmetic with it stays finite."""
@@ -113,8 +117,7 @@ class BranchGradient(Enum):
     SQUARED_PATH = "squared_path"
 
 
-@dataclass(frozen=True)
-class BranchCotangents:
+class BranchCotangents(NamedTuple):
     """Coefficients for gradient ascent in the parameters of the reparameterised part.
 
     Attributes:
@@ -128,8 +131,7 @@ class BranchCotangents:
     d_score_branch: Float[Any, "*batch sampled particle denominator"]
 
 
-@dataclass(frozen=True)
-class Objective:
+class Objective(NamedTuple):
     """Value of the bound and the coefficients of all derivatives, for gradient ascent.
 
     Attributes:
@@ -230,7 +232,7 @@ def branch_cotangents(
 
 
 def _doubly_reparameterised(
-    xp: ModuleType, weights: ImportanceWeights, generator: Int[Any, " sampled"]
+    xp: Namespace, weights: ImportanceWeights, generator: Int[Any, " sampled"]
 ) -> BranchCotangents:
     """Cotangents with the direct terms of sampled components moved to their own paths."""
     f, W = weights.log_weights, weights.normalised
@@ -245,7 +247,7 @@ def _doubly_reparameterised(
 
 
 def _collect(
-    xp: ModuleType,
+    xp: Namespace,
     weights: ImportanceWeights,
     generator: Int[Any, " sampled"],
     c: Float[Any, "*batch sampled particle"],
@@ -276,14 +278,14 @@ def _collect(
 
 
 def _is_generator(
-    xp: ModuleType, r: Float[Any, "*batch sampled particle denominator"], generator: Int[Any, " sampled"]
+    xp: Namespace, r: Float[Any, "*batch sampled particle denominator"], generator: Int[Any, " sampled"]
 ) -> Float[Any, "sampled denominator"]:
     """One where d is the component that generated the particles of s, else zero."""
     return xp.astype(generator[:, None] == xp.arange(r.shape[-1], device=device(r)), r.dtype)
 
 
 def _log_sum_of_others(
-    xp: ModuleType, f: Float[Any, "*batch sampled particle"]
+    xp: Namespace, f: Float[Any, "*batch sampled particle"]
 ) -> Float[Any, "*batch sampled particle"]:
     """Log weight of a batch without particle k, summed afresh: no cancellation; about -1e30 if K = 1."""
     left_out = _ABSENT * xp.eye(f.shape[-1], dtype=f.dtype, device=device(f))
@@ -291,7 +293,7 @@ def _log_sum_of_others(
 
 
 def _learning_signal(
-    xp: ModuleType, f: Float[Any, "*batch sampled particle"]
+    xp: Namespace, f: Float[Any, "*batch sampled particle"]
 ) -> Float[Any, "*batch sampled particle"]:
     """L_s - L_{s,-k}: what particle k adds to its component's bound, against a baseline free of it."""
     num_sampled, num_particles = f.shape[-2:]

@@ -34,10 +34,13 @@ class AllComponents(NamedTuple):
 
     first_of_row: np.ndarray
     next_triple: np.ndarray
-    triples: np.ndarray
     triple_of_edge: np.ndarray
+    triples: np.ndarray
+    start: np.ndarray
+    edges: np.ndarray
     num_triples: np.ndarray
     sums: np.ndarray
+    hazards: np.ndarray
 
     @classmethod
     def empty(cls, num_trees: int, num_edges: int, num_rows: int, num_components: int) -> "AllComponents":
@@ -46,10 +49,13 @@ class AllComponents(NamedTuple):
         return cls(
             np.full(num_rows, -1, np.int32),
             np.empty(size, np.int32),
+            np.empty(size, np.int32),
             np.empty((size, 3), np.int32),
-            np.empty((num_trees, num_edges), np.int32),
+            np.empty(size + 1, np.int32),
+            np.empty(size, np.int32),
             np.zeros(1, np.int64),
             np.empty((size, all_branches.NUM_SUMS, num_components)),
+            np.empty((size, 2, num_components)),
         )
 
 
@@ -80,10 +86,14 @@ def draw_branches(
     branches.draw(by_component, feature_index, component_of_tree, noise, skewed, work, log_lengths)
     if is_all:
         scratch.num_triples[0] = all_branches.number_triples(
-            feature_index, scratch.first_of_row, scratch.next_triple, scratch.triples, scratch.triple_of_edge
-        )
+            feature_index, scratch.first_of_row, scratch.next_triple, scratch.triple_of_edge, scratch.triples,
+            scratch.start, scratch.edges,
+        )  # fmt: skip
         all_branches.sum_features(table, scratch.triples, scratch.num_triples[0], skewed, scratch.sums)
-        all_branches.log_density(scratch.sums, scratch.triple_of_edge, log_lengths, skewed, log_branches)
+        all_branches.log_density(
+            scratch.sums, scratch.num_triples[0], scratch.start, scratch.edges, log_lengths, skewed,
+            scratch.hazards, log_branches,
+        )  # fmt: skip
     else:
         branches.log_density(
             by_component, feature_index, log_lengths, denominators, skewed, work, log_branches
@@ -282,7 +292,6 @@ class BranchScratch(NamedTuple):
         rows: Rows used [3 * triple] int32.
         row_start: Where the triples of each row start [3 * triple + 1] int32.
         row_triple: Triples, row by row [3 * triple] int32.
-        cotangents: [3, component].
         work: Of one row: gradient in three columns, whether there is one, both corrections [6, component].
     """
 
@@ -296,7 +305,6 @@ class BranchScratch(NamedTuple):
     rows: np.ndarray
     row_start: np.ndarray
     row_triple: np.ndarray
-    cotangents: np.ndarray
     work: np.ndarray
 
     @classmethod
@@ -315,7 +323,6 @@ class BranchScratch(NamedTuple):
             np.empty(3 * size, np.int32),
             np.empty(3 * size + 1, np.int32),
             np.empty(3 * size, np.int32),
-            np.empty((3, at_once)),
             np.empty((6, at_once)),
         )
 
@@ -331,9 +338,9 @@ def ascend_branches(
     """
     if is_all:
         all_branches.backward(
-            all_components.sums, all_components.triple_of_edge, all_components.num_triples[0], log_lengths,
-            generator_of_tree, skewed, d_path, d_score, d_log_lengths, scratch.cotangents, scratch.slopes,
-            scratch.flags,
+            all_components.sums, all_components.num_triples[0], all_components.start, all_components.edges,
+            log_lengths, all_components.hazards, generator_of_tree, skewed, d_path, d_score, d_log_lengths,
+            scratch.slopes, scratch.flags,
         )  # fmt: skip
         _update_all(
             rate, is_lazy, table, skewed, all_components.triples, all_components.num_triples[0], moments,
@@ -428,10 +435,15 @@ def _add_triple(slope, flags, work):
 
 @njit(nogil=True)
 def _update_all_of_row(rate, row, skewed, moments, num_updates, work):
+    # Neighbours have mostly as many updates: the look-up is for those that differ.
+    last = 1
+    correction1, correction2 = _corrections(last)
     for d in range(num_updates.shape[0]):
-        is_touched = work[3, d] > 0.0
-        num_updates[d] += is_touched
-        work[4, d], work[5, d] = _corrections(max(num_updates[d], 1))
+        num_updates[d] += work[3, d] > 0.0
+        if num_updates[d] > 0 and num_updates[d] != last:
+            last = num_updates[d]
+            correction1, correction2 = _corrections(last)
+        work[4, d], work[5, d] = correction1, correction2
     for column in range(3 if skewed else 2):
         _adam_where_touched(rate, row[column], moments[column], work[column], work[3:])
 
