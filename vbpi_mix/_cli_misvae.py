@@ -120,7 +120,7 @@ def train(
         float | None, typer.Option(metavar="SECONDS", help="Time between checkpoints. [default: 30]")
     ] = None,
     log_every: Annotated[
-        int | None, typer.Option(metavar="N", help="Steps between lines of metrics.jsonl. [default: 100]")
+        int | None, typer.Option(metavar="N", help="Steps between lines of metrics.jsonl. [default: 20]")
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in DIR.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")] = False,

@@ -15,7 +15,14 @@ from vbpi_mix.objectives.estimators import ComponentChoice, Estimator, choose_co
 from vbpi_mix.vae.config import MisvaeConfig, MixtureConfig, OptimisationConfig
 from vbpi_mix.vae.images import load_images
 from vbpi_mix.vae.model import draw_latents, log_likelihood
-from vbpi_mix.vae.training import TrainingState, load_checkpoint, mean_bound, save_checkpoint, train
+from vbpi_mix.vae.training import (
+    TrainingState,
+    load_checkpoint,
+    load_model,
+    mean_bound,
+    save_checkpoint,
+    train,
+)
 
 
 def binary(generator, num_images, height=4, width=4):
@@ -135,6 +142,10 @@ def test_training_resumes_bit_for_bit(config, tmp_path):
         for _ in range(stop):
             next(steps)
         save_checkpoint(path, config, state)
+        loaded_config, model = load_model(path, device="cpu")
+        assert loaded_config == config
+        for a, b in zip(state.model.parameters(), model.parameters(), strict=True):
+            assert torch.equal(a, b)
         resumed_config, resumed = load_checkpoint(path)
         assert resumed_config == config
         rest = list(train(resumed_config, training, resumed))

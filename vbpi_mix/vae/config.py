@@ -127,7 +127,7 @@ class MachineConfig(_Frozen):
     """Threads of torch in the whole process; by default one for each core that the process may use."""
     checkpoint_seconds: float = Field(30.0, ge=0)
     """Seconds between checkpoints."""
-    log_every: int = Field(100, ge=1)
+    log_every: int = Field(20, ge=1)
     """Steps between lines of metrics.jsonl, which end with every epoch besides."""
 
 
