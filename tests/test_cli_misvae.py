@@ -30,7 +30,7 @@ SMALL = {
         "encoder_channels": 2,
         "trunk_features": 32,
         "head_width": 16,
-        "decoder": {"kind": "independent", "features": 16},
+        "decoder": {"kind": "independent", "features": 8},
     },
     "optimisation": {"batch_size": 500, "epochs": 1, "warm_up_epochs": 0.5, "rate": 0.01},
     "machine": {"threads": 1, "log_every": 10},
