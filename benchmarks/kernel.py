@@ -133,8 +133,12 @@ def measure(name: str, seconds: float) -> dict[str, Any]:
     children, lengths = random_trees(patterns.num_taxa, NUM_TREES, seed=2)
     calls = contestants(patterns, children, lengths)
     values = {key: np.atleast_1d(call()[0]) for key, call in calls.items() if key.startswith("JC float64")}
+    np.testing.assert_allclose(
+        values["JC float64"], np.atleast_1d(calls["torch kernel, JC float64"]()[0]), rtol=1e-9
+    )
     expected = np.array([pair[0] for pair in calls["textbook, JC float64"]()])
-    np.testing.assert_allclose(values["JC float64"], expected, rtol=1e-9)
+    is_known = np.isfinite(expected)  # the textbook does not scale, and underflows with hundreds of taxa
+    np.testing.assert_allclose(values["JC float64"][is_known], expected[is_known], rtol=1e-9)
     num_merged = patterns.merge_relabelled().num_patterns
     counts = operations(patterns.num_taxa)
     peaks = {dtype: peak_rate(dtype) for dtype in ("float64", "float32")}
@@ -145,6 +149,7 @@ def measure(name: str, seconds: float) -> dict[str, Any]:
         "num_patterns": patterns.num_patterns,
         "num_merged_patterns": num_merged,
         "num_trees": NUM_TREES,
+        "textbook_underflows": not is_known.all(),
         "milliseconds": {key: summary(times) for key, times in time_in_turns(calls, seconds).items()},
         "operations_per_pattern_and_tree": counts,
         "peak_operations_per_second": peaks,

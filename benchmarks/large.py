@@ -10,8 +10,9 @@ steps to time an iteration, some to the end. One JSON file a size; those that ex
 """
 
 import argparse
-import os
 import resource
+import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -97,22 +98,24 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("taxa", nargs="*", type=int, choices=[*ITERATIONS], default=[*ITERATIONS])
+    known = ", ".join(map(str, ITERATIONS))
+    parser.add_argument("taxa", nargs="*", type=int, help=f"of {known}; all by default")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--again", action="store_true", help="measure what has been measured already, too")
     chosen = parser.parse_args()
-    for num_taxa in chosen.taxa:
-        if not chosen.again and (RESULTS / "large" / f"taxa{num_taxa:04d}.json").exists():
-            continue
-        child = os.fork()  # a process of its own, so that its peak memory is its own
-        if child == 0:
+    sizes = chosen.taxa or [*ITERATIONS]
+    if not set(sizes) <= set(ITERATIONS):
+        parser.error(f"expected sizes of {known}, got {chosen.taxa}")
+    todo = [n for n in sizes if chosen.again or not (RESULTS / "large" / f"taxa{n:04d}.json").exists()]
+    for num_taxa in todo:
+        if len(sizes) > 1:  # a process of its own, so that its peak memory is its own
+            command = [sys.executable, __file__, str(num_taxa), "--threads", str(chosen.threads)]
+            subprocess.run([*command, "--again"], check=True)
+        else:
             with tempfile.TemporaryDirectory() as folder:
                 measured = measure(num_taxa, chosen.threads, Path(folder))
             measured["peak_memory_gib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
             save(f"large/taxa{num_taxa:04d}", measured)
-            os._exit(0)
-        if os.waitpid(child, 0)[1] != 0:
-            raise SystemExit(f"{num_taxa} taxa: failed")
 
 
 if __name__ == "__main__":

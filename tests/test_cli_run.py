@@ -217,6 +217,7 @@ def test_evaluate_can_update_the_posterior_with_more_draws(finished, command, tm
     old, new = load_final(out / "posterior.npz"), load_final(copy / "posterior.npz")
     np.testing.assert_array_equal(old.logits, new.logits)
     np.testing.assert_array_equal(old.correlations, new.correlations)
+    np.testing.assert_array_equal(old.shifts, new.shifts)
     assert not np.array_equal(old.log_topology_probabilities, new.log_topology_probabilities)
 
 

@@ -255,7 +255,7 @@ def _open(run: Path) -> tuple[Checkpoint, Mixture, Correlations]:
     analysis.use_threads(checkpoint.config.machine)
     mixture = checkpoint.state.mixture
     networks = SubsplitNetworks.from_logits(mixture.support, final.logits)
-    return checkpoint, Mixture(networks, mixture.branches), Correlations(final.correlations)
+    return checkpoint, Mixture(networks, mixture.branches), Correlations(final.correlations, final.shifts)
 
 
 def _generator(checkpoint: Checkpoint, seed: int | None) -> np.random.Generator:

@@ -149,6 +149,7 @@ def test_the_final_posterior_reads_back(tmp_path, draws, corrected):
     final = posterior_files.FinalPosterior(
         np.random.default_rng(0).normal(size=(2, 30)),
         np.random.default_rng(1).uniform(-0.5, 0.5, (2, 7, 3)),
+        np.random.default_rng(2).normal(size=(2, 32)),
         draws.topologies,
         corrected.log_topology_probabilities,
     )
@@ -156,6 +157,7 @@ def test_the_final_posterior_reads_back(tmp_path, draws, corrected):
     again = posterior_files.load_final(tmp_path / "posterior.npz")
     np.testing.assert_array_equal(again.logits, final.logits)
     np.testing.assert_array_equal(again.correlations, final.correlations)
+    np.testing.assert_array_equal(again.shifts, final.shifts)
     np.testing.assert_array_equal(again.topologies, final.topologies)
     np.testing.assert_array_equal(again.log_topology_probabilities, final.log_topology_probabilities)
 
@@ -165,7 +167,11 @@ def test_a_missing_or_damaged_final_posterior_is_named(tmp_path, draws, correcte
     with pytest.raises(RunDirectoryError, match="has not finished"):
         posterior_files.load_final(path)
     final = posterior_files.FinalPosterior(
-        np.ones((2, 30)), np.zeros((2, 7, 3)), draws.topologies, corrected.log_topology_probabilities
+        np.ones((2, 30)),
+        np.zeros((2, 7, 3)),
+        np.zeros((2, 32)),
+        draws.topologies,
+        corrected.log_topology_probabilities,
     )
     posterior_files.save_final(path, final)
     whole = path.read_bytes()

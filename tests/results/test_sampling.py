@@ -121,9 +121,16 @@ def test_a_mixture_that_cannot_gain_is_left_alone(mixture, draws):
     assert same is mixture
 
 
+def dependent(support, correlation):
+    """The same correlation everywhere, and other shifts for every component and PCSP."""
+    shifts = np.random.default_rng(9).normal(0.0, 0.2, (2, support.num_parameters + 2))
+    shifts[:, -2:] = 0.0
+    return Correlations(np.full((2, len(support.tripartitions), 3), correlation), shifts)
+
+
 def test_draws_do_not_depend_on_the_threads(mixture, patterns, prior, monkeypatch):
     monkeypatch.setattr(sampling, "BATCH", 100)
-    correlations = Correlations(np.full((2, len(mixture.support.tripartitions), 3), -0.3))
+    correlations = dependent(mixture.support, -0.3)
     one, three = (
         sampling.draw_posterior(
             mixture,
@@ -141,7 +148,7 @@ def test_draws_do_not_depend_on_the_threads(mixture, patterns, prior, monkeypatc
 
 
 def test_correlated_draws_estimate_the_same_marginal_likelihood(mixture, likelihood, prior, draws):
-    correlations = Correlations(np.full((2, len(mixture.support.tripartitions), 3), -0.2))
+    correlations = dependent(mixture.support, -0.2)
     correlated = sampling.draw_posterior(
         mixture, likelihood, prior, 6000, np.random.default_rng(5), correlations
     )

@@ -3,7 +3,8 @@
 Shapes: ``tripartition [tree, internal]`` numbers the tripartition of every internal node; ``around [tree,
 internal, 3]`` holds the branches around every node, in the order of the tripartition's clades;
 ``correlations [component, tripartition, 3]`` and ``precision [component, tripartition, 7]`` are those of
-`Correlations`.
+`Correlations`. ``parameter_index [tree, slot, 3]`` is that of `vbpi_mix.sbn._support_kernels`, and
+``shifts [component, parameter + 2]`` the shift that every PCSP gives the branch above it.
 """
 
 import math
@@ -89,6 +90,87 @@ def _standardise(
         out[e] = noise_of_step(z, skew) if skewed else z
 
 
+@njit(nogil=True)
+def _add_shifts(
+    children: np.ndarray, parameter_index: np.ndarray, shifts: np.ndarray, sign: float, noise: np.ndarray
+) -> None:
+    """Add sign times the shifts [parameter + 2] of one tree's PCSPs to noise [edge].
+
+    A PCSP shifts the branch that parts its focal clade and sister from the rest.
+    """
+    num_internal = children.shape[0]
+    num_taxa = num_internal + 2
+    top = 2 * num_taxa - 3
+    for i in range(num_internal):
+        node = num_taxa + i
+        upper = num_taxa - 1 if node == top else node
+        for j in range(2):
+            child, sibling = children[i, j], children[i, 1 - j]
+            noise[upper] += sign * shifts[parameter_index[2 * child, 1]]
+            noise[sibling] += sign * shifts[parameter_index[2 * child, 2]]
+            if node != top:
+                noise[sibling] += sign * shifts[parameter_index[2 * node + 1, 1 + j]]
+
+
+@njit(cache=True, nogil=True)
+def add_shifts(
+    children: np.ndarray, parameter_index: np.ndarray, shifts: np.ndarray, noise: np.ndarray
+) -> None:
+    """Add the shifts [parameter + 2] of every tree's PCSPs to noise [tree, edge]."""
+    for t in range(noise.shape[0]):
+        _add_shifts(children[t], parameter_index[t], shifts, 1.0, noise[t])
+
+
+@njit(cache=True, nogil=True)
+def add_shifts_of_components(
+    component_of_tree: np.ndarray,
+    children: np.ndarray,
+    parameter_index: np.ndarray,
+    shifts: np.ndarray,
+    noise: np.ndarray,
+) -> None:
+    """The same with the shifts [component, parameter + 2] of each tree's component."""
+    for t in range(noise.shape[0]):
+        _add_shifts(children[t], parameter_index[t], shifts[component_of_tree[t]], 1.0, noise[t])
+
+
+@njit(cache=True, nogil=True)
+def subtract_shifts(
+    topology_index: np.ndarray,
+    children: np.ndarray,
+    parameter_index: np.ndarray,
+    shifts: np.ndarray,
+    noise: np.ndarray,
+) -> None:
+    """Subtract the shifts [parameter + 2] of the draws' topologies from noise [draw, edge]."""
+    for i in range(noise.shape[0]):
+        t = topology_index[i]
+        _add_shifts(children[t], parameter_index[t], shifts, -1.0, noise[i])
+
+
+@njit(cache=True, nogil=True)
+def add_by_pcsp(
+    children: np.ndarray, parameter_index: np.ndarray, values: np.ndarray, out: np.ndarray
+) -> None:
+    """Add values [tree, edge] to out [parameter + 2], at the PCSPs that shift the branch.
+
+    The transpose of `add_shifts`.
+    """
+    num_internal = children.shape[1]
+    num_taxa = num_internal + 2
+    top = 2 * num_taxa - 3
+    for t in range(children.shape[0]):
+        for i in range(num_internal):
+            node = num_taxa + i
+            upper = num_taxa - 1 if node == top else node
+            for j in range(2):
+                child, sibling = children[t, i, j], children[t, i, 1 - j]
+                out[parameter_index[t, 2 * child, 1]] += values[t, upper]
+                out[parameter_index[t, 2 * child, 2]] += values[t, sibling]
+                if node != top:
+                    out[parameter_index[t, 2 * node + 1, 1 + j]] += values[t, sibling]
+
+
 @njit(cache=True, nogil=True)
 def log_ratio(
     params: np.ndarray,
@@ -97,11 +179,14 @@ def log_ratio(
     skewed: bool,
     tripartition: np.ndarray,
     around: np.ndarray,
+    children: np.ndarray,
+    parameter_index: np.ndarray,
+    shifts: np.ndarray,
     precision: np.ndarray,
     noise: np.ndarray,
     out: np.ndarray,
 ) -> None:
-    """Write the log ratio of correlated to independent density of every tree to out [tree, component].
+    """Write the log ratio of dependent to independent density of every tree to out [tree, component].
 
     ``noise [edge]`` is scratch space.
     """
@@ -109,6 +194,11 @@ def log_ratio(
         for component in range(params.shape[0]):
             _standardise(params[component], feature_index[t], log_lengths[t], skewed, noise)
             total = 0.0
+            for e in range(noise.shape[0]):
+                total -= noise[e] * noise[e]
+            _add_shifts(children[t], parameter_index[t], shifts[component], -1.0, noise)
+            for e in range(noise.shape[0]):
+                total += noise[e] * noise[e]
             for i in range(tripartition.shape[1]):
                 p = precision[component, tripartition[t, i]]
                 x, y, z = noise[around[t, i, 0]], noise[around[t, i, 1]], noise[around[t, i, 2]]
@@ -118,32 +208,51 @@ def log_ratio(
 
 
 @njit(cache=True, nogil=True)
-def add_moments(
+def noise_of_lengths(
     table: np.ndarray,
     feature_index: np.ndarray,
     topology_index: np.ndarray,
-    log_lengths: np.ndarray,
+    branch_lengths: np.ndarray,
     skewed: bool,
+    out: np.ndarray,
+) -> None:
+    """Write the noise that gives branch lengths [draw, edge] under one component's table to out [draw, edge].
+
+    ``feature_index`` has a row a distinct topology.
+    """
+    for i in range(branch_lengths.shape[0]):
+        _standardise(table, feature_index[topology_index[i]], np.log(branch_lengths[i]), skewed, out[i])
+
+
+@njit(cache=True, nogil=True)
+def add_rows(values: np.ndarray, topology_index: np.ndarray, weights: np.ndarray, out: np.ndarray) -> None:
+    """Add values [draw, edge] times weights [draw] to out [topology, edge]; any value without weight."""
+    for i in range(values.shape[0]):
+        if weights[i] > 0.0:
+            out[topology_index[i]] += weights[i] * values[i]
+
+
+@njit(cache=True, nogil=True)
+def add_moments(
+    noise: np.ndarray,
+    topology_index: np.ndarray,
     weights: np.ndarray,
     tripartition: np.ndarray,
     around: np.ndarray,
-    noise: np.ndarray,
     out: np.ndarray,
 ) -> None:
-    """Add weighted moments of one component's noise around the nodes to out [tripartition, 8].
+    """Add weighted moments of noise [draw, edge] around the nodes to out [tripartition, 8].
 
     Columns are sums of w x_k^2 of the three branches, of w x_a x_b of the pair other than k, of w and of
-    w^2. Arrays but for ``log_lengths [draw, edge]``, ``topology_index [draw]`` and ``weights [draw]`` have a
-    row a distinct topology; ``noise [edge]`` is scratch space.
+    w^2. ``tripartition`` and ``around`` have a row a distinct topology.
     """
     for i in range(weights.shape[0]):
         w, t = weights[i], topology_index[i]
         if w == 0.0:
             continue
-        _standardise(table, feature_index[t], log_lengths[i], skewed, noise)
         for j in range(tripartition.shape[1]):
             row = out[tripartition[t, j]]
-            x, y, z = noise[around[t, j, 0]], noise[around[t, j, 1]], noise[around[t, j, 2]]
+            x, y, z = noise[i, around[t, j, 0]], noise[i, around[t, j, 1]], noise[i, around[t, j, 2]]
             row[0] += w * x * x
             row[1] += w * y * y
             row[2] += w * z * z

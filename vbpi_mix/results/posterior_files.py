@@ -32,12 +32,14 @@ class FinalPosterior:
     Attributes:
         logits: Logits of the subsplit networks after the refit; the checkpoint has those before.
         correlations: Correlations of branch lengths (`vbpi_mix.results.correlations`); zeros without a refit.
+        shifts: Shifts of the noise of branches; likewise.
         topologies: Distinct canonical topologies.
         log_topology_probabilities: Log of their corrected probabilities, in nats.
     """
 
     logits: Float64[np.ndarray, "component parameter"]
     correlations: Float64[np.ndarray, "component tripartition 3"]
+    shifts: Float64[np.ndarray, "component parameter_and_two"]
     topologies: Int32[np.ndarray, "unique internal 2"]
     log_topology_probabilities: Float64[np.ndarray, "unique"]
 
@@ -49,6 +51,7 @@ class FinalPosterior:
         return cls(
             mixture.networks.logits,
             correlations.values,
+            correlations.shifts,
             corrected.topologies,
             corrected.log_topology_probabilities,
         )
@@ -121,6 +124,7 @@ def save_final(path: Path, final: FinalPosterior) -> None:
             file,
             logits=final.logits,
             correlations=final.correlations,
+            shifts=final.shifts,
             topologies=final.topologies,
             log_topology_probabilities=final.log_topology_probabilities,
         )
@@ -137,6 +141,7 @@ def load_final(path: Path) -> FinalPosterior:
             return FinalPosterior(
                 content["logits"],
                 content["correlations"],
+                content["shifts"],
                 content["topologies"],
                 content["log_topology_probabilities"],
             )

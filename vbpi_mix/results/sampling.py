@@ -152,6 +152,9 @@ def _propose(
         correlation_kernels.correlate(
             component_of_tree, drawn.tripartition, around, correlations.values, noise
         )
+        correlation_kernels.add_shifts_of_components(
+            component_of_tree, index.children, index.parameter_index, correlations.shifts, noise
+        )
     work = branch_kernels.make_work(num_edges)
     branch_kernels.draw(
         branches.table, index.feature_index, component_of_tree, noise, branches.is_skewed, work, log_lengths
@@ -164,6 +167,7 @@ def _propose(
         log_ratio = np.empty_like(log_branches)
         correlation_kernels.log_ratio(
             branches.table, index.feature_index, log_lengths, branches.is_skewed, drawn.tripartition, around,
-            correlations.precision, np.empty(num_edges), log_ratio,
+            index.children, index.parameter_index, correlations.shifts, correlations.precision,
+            np.empty(num_edges), log_ratio,
         )  # fmt: skip
         log_branches += log_ratio

@@ -17,6 +17,13 @@ from vbpi_mix.training.config import MixtureConfig, OptimisationConfig
 from vbpi_mix.training.mixture import Mixture
 from vbpi_mix.trees.samples import TreeSample
 
+INITIAL_POWER = 0.5
+"""Power of the conditional frequencies in the support's trees at which the subsplit networks start.
+
+Bootstrap frequencies are not posterior probabilities: what is as probable as the rest may be in one tree of
+thousands, and would hardly be drawn, and forgotten, before annealing lets the data speak.
+"""
+
 
 @dataclass(eq=False)
 class TrainingState:
@@ -96,6 +103,7 @@ def initial_mixture(
     match optimisation.initial_topologies:
         case "support":
             logits = rooting_averaged_logits(support, support.index(sample.children), sample.weights)
+            logits *= INITIAL_POWER
         case "uniform":
             logits = np.zeros(support.num_parameters)
     networks = SubsplitNetworks.from_logits(support, np.tile(logits, (mixture.components, 1)))
