@@ -64,13 +64,15 @@ class Problem:
         weights = rng.normal(size=(NUM_PIXELS, LATENT))
         z = rng.normal(size=(num_data, LATENT))
         data = (rng.random((num_data, NUM_PIXELS)) < _sigmoid(z @ weights.T)).astype(float)
-        mean = np.zeros_like(z)
-        for _ in range(30):
+        squares = (weights[:, :, None] * weights[:, None]).reshape(NUM_PIXELS, -1)
+        mean, length = np.zeros_like(z), math.inf
+        while length > 1e-6:
             probability = _sigmoid(mean @ weights.T)
             gradient = (data - probability) @ weights - mean
-            spread = probability * (1 - probability)
-            precision = np.einsum("ij,jk,jl->ikl", spread, weights, weights, optimize=True) + np.eye(LATENT)
-            mean = mean + np.linalg.solve(precision, gradient[..., None])[..., 0]
+            curvature = (probability * (1 - probability)) @ squares
+            precision = curvature.reshape(-1, LATENT, LATENT) + np.eye(LATENT)
+            change = np.linalg.solve(precision, gradient[..., None])[..., 0]
+            mean, length = mean + change, np.abs(change).max()
         return cls(data, weights, mean, np.linalg.cholesky(np.linalg.inv(precision)))
 
     def log_likelihood(self, z: np.ndarray) -> np.ndarray:

@@ -1,11 +1,14 @@
-"""Cores and devices."""
+"""Cores, devices, versions."""
 
 import os
+import platform
 
+import numpy as np
 import pytest
+import torch
 
 from vbpi_mix.errors import ConfigurationError
-from vbpi_mix.machine import available_cores, check_torch_device
+from vbpi_mix.machine import available_cores, check_torch_device, versions
 
 
 def test_available_cores_are_those_of_the_process():
@@ -22,3 +25,13 @@ def test_devices_that_torch_cannot_use_are_refused():
     check_torch_device("cpu")
     with pytest.raises(ConfigurationError, match="--device abacus: torch cannot use it"):
         check_torch_device("abacus")
+
+
+def test_versions_are_those_that_are_imported():
+    import vbpi_mix
+
+    found = versions()
+    assert found["python"] == platform.python_version()
+    assert found["numpy"] == np.__version__
+    assert found["torch"].split("+")[0] == torch.__version__.split("+")[0]
+    assert found["vbpi-mix"] == vbpi_mix.__version__

@@ -33,7 +33,7 @@ from vbpi_mix._cli_training import (
     write_checkpoint,
 )
 from vbpi_mix.errors import ConfigurationError, NonFiniteError
-from vbpi_mix.machine import check_torch_device
+from vbpi_mix.machine import check_torch_device, versions
 from vbpi_mix.results.run_directory import RunDirectory, append_json_line, to_json, write_text
 from vbpi_mix.vae.config import MisvaeConfig
 from vbpi_mix.vae.images import load_images
@@ -209,8 +209,6 @@ def _train(
 
 def _finish(config: MisvaeConfig, state: TrainingState, directory: RunDirectory) -> dict[str, Any]:
     """Write what the run took; ``result.json`` comes last."""
-    from vbpi_mix.results.result import versions
-
     records = _metrics(directory)
     result = {
         "num_parameters": state.model.num_parameters(),

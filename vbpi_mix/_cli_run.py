@@ -28,6 +28,7 @@ from vbpi_mix._cli_training import (
     write_checkpoint,
 )
 from vbpi_mix.errors import ConfigurationError, NonFiniteError
+from vbpi_mix.machine import versions
 from vbpi_mix.results import analysis
 from vbpi_mix.results.posterior_files import FinalPosterior, save_final, write_posterior
 from vbpi_mix.results.result import (
@@ -36,7 +37,6 @@ from vbpi_mix.results.result import (
     Seconds,
     estimate,
     read_result,
-    versions,
     write_result,
 )
 from vbpi_mix.results.run_directory import (

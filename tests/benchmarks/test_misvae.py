@@ -22,11 +22,13 @@ SMALL = {
         "head_width": 8,
         "decoder": {"kind": "independent", "features": 8},
     },
-    "optimisation": {"batch_size": 1000},
+    "optimisation": {"batch_size": 100},
 }
-WITH_SMALL_MODEL = """
+WITH_SMALL_MODEL_AND_FEWER_IMAGES = """
 import sys
 from vbpi_mix import cli
+from vbpi_mix.vae import images
+images.NUM_TRAINING = 1_000
 sys.argv += ["--config", {config!r}] if "--resume" not in sys.argv else []
 cli.main()
 """
@@ -70,7 +72,7 @@ def test_steps_are_timed_and_reported(digits, tmp_path, monkeypatch):
 def test_a_job_trains_and_is_scored(digits, tmp_path, monkeypatch):
     config = tmp_path / "small.toml"
     config.write_text(tomli_w.dumps(SMALL))
-    program = (sys.executable, "-c", WITH_SMALL_MODEL.format(config=str(config)))
+    program = (sys.executable, "-c", WITH_SMALL_MODEL_AND_FEWER_IMAGES.format(config=str(config)))
     monkeypatch.setattr(misvae_study, "PROGRAM", program)
     monkeypatch.setattr(misvae_study, "TOTAL_SAMPLES", 5)
     job = Job("mnist", "independent", "s2a", 3, 1, 1, 4, 30)

@@ -1,7 +1,5 @@
 """Content of ``result.json``: what a run found, how far to trust it, and what it was made with."""
 
-import platform
-from importlib import metadata
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -13,9 +11,6 @@ from vbpi_mix.results.draws import PosteriorDraws
 from vbpi_mix.results.evaluation import MarginalLogLikelihood
 from vbpi_mix.results.refit import RefitChoice
 from vbpi_mix.results.run_directory import to_json, write_text
-
-PACKAGES = ("vbpi-mix", "numpy", "scipy", "numba", "torch", "arviz-stats", "dendropy", "biopython")
-"""Distributions whose versions every result records."""
 
 
 class _Frozen(BaseModel):
@@ -147,21 +142,6 @@ def estimate(
             correction=corrected.method,
         ),
     )
-
-
-def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that a result depends on."""
-    found = {"python": platform.python_version()}
-    for name in PACKAGES:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    if "vbpi-mix" not in found:
-        from vbpi_mix import __version__
-
-        found["vbpi-mix"] = __version__
-    return found
 
 
 def write_result(path: Path, result: RunResult) -> None:

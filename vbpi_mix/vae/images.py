@@ -15,6 +15,7 @@ import hashlib
 import math
 import zlib
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -109,13 +110,31 @@ class ImageData:
 
     Attributes:
         training: grey values, 0 to 255.
-        validation: pixels 0 or 1, drawn once.
-        test: pixels 0 or 1, drawn once.
+        grey_validation: the same of the images set aside to validate.
+        grey_test: the same of the images to test.
+        binarisation_seed: seed of the one binarisation of these two.
     """
 
     training: UInt8[torch.Tensor, "training height width"]
-    validation: Float[torch.Tensor, "validation height width"]
-    test: Float[torch.Tensor, "test height width"]
+    grey_validation: UInt8[torch.Tensor, "validation height width"]
+    grey_test: UInt8[torch.Tensor, "test height width"]
+    binarisation_seed: int
+
+    @cached_property
+    def validation(self) -> Float[torch.Tensor, "validation height width"]:
+        """Pixels 0 or 1, drawn once."""
+        return self._drawn_once(self.grey_validation, 0)
+
+    @cached_property
+    def test(self) -> Float[torch.Tensor, "test height width"]:
+        """Pixels 0 or 1, drawn once."""
+        return self._drawn_once(self.grey_test, 1)
+
+    def _drawn_once(
+        self, grey: UInt8[torch.Tensor, "image height width"], stream: int
+    ) -> Float[torch.Tensor, "image height width"]:
+        seed = int(np.random.SeedSequence(self.binarisation_seed).generate_state(2)[stream])
+        return binarise(grey, torch.Generator().manual_seed(seed), torch.float32)
 
 
 def load_images(dataset: str, data_dir: Path | None, binarisation_seed: int) -> ImageData:
@@ -135,14 +154,7 @@ def load_images(dataset: str, data_dir: Path | None, binarisation_seed: int) -> 
     source = SOURCES[dataset]
     train = torch.from_numpy(read_image_file(dataset, source.train, data_dir))
     test = torch.from_numpy(read_image_file(dataset, source.test, data_dir))
-    validation_seed, test_seed = np.random.SeedSequence(binarisation_seed).generate_state(2)
-    return ImageData(
-        training=train[:NUM_TRAINING],
-        validation=binarise(
-            train[NUM_TRAINING:], torch.Generator().manual_seed(int(validation_seed)), torch.float32
-        ),
-        test=binarise(test, torch.Generator().manual_seed(int(test_seed)), torch.float32),
-    )
+    return ImageData(train[:NUM_TRAINING], train[NUM_TRAINING:], test, binarisation_seed)
 
 
 def binarise(
