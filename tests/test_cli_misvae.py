@@ -60,7 +60,7 @@ SMALL = {
         "head_width": 16,
         "decoder": {"kind": "independent", "features": 8},
     },
-    "optimisation": {"batch_size": 25, "epochs": 1, "warm_up_epochs": 0.5, "rate": 0.01},
+    "optimisation": {"batch_size": 25, "epochs": 1, "warm_up": 0.5, "rate": 0.01},
     "machine": {"threads": 1, "log_every": 10},
 }
 NUM_STEPS = 100
@@ -281,7 +281,7 @@ def test_a_terminal_shows_a_live_bar(digits, small, tmp_path):
     ("arguments", "message"),
     [
         (["train", "--out", "OUT", "--components", "0"], "--components: input should be greater"),
-        (["train", "--out", "OUT", "--sampled", "2"], "S = 2 of A = 1"),
+        (["train", "--out", "OUT", "--sampled", "2"], "at most the number of components, got 2 of 1"),
         (["train", "--out", "OUT", "--data-dir", "OUT"], "train-images-idx3-ubyte.gz of mnist"),
         (
             ["train", "--out", "OUT", "--data-dir", "DIGITS", "--batch-size", "60000"],

@@ -97,10 +97,11 @@ def train(
     rate: Annotated[
         float | None, typer.Option(metavar="RATE", help="First learning rate. [default: 0.001]")
     ] = None,
-    warm_up_epochs: Annotated[
+    warm_up: Annotated[
         float | None,
         typer.Option(
-            metavar="N", help="Epochs in which the divergence from the prior gets its weight. [default: 5]"
+            metavar="SHARE",
+            help="Share of the steps in which the divergence from the prior gets its weight. [default: 0.1]",
         ),
     ] = None,
     config: Annotated[
@@ -141,7 +142,7 @@ def train(
         "epochs": epochs,
         "batch_size": batch_size,
         "rate": rate,
-        "warm_up_epochs": warm_up_epochs,
+        "warm_up": warm_up,
         "seed": seed,
         "device": device,
         "threads": threads,

@@ -50,7 +50,7 @@ OPTION_FIELDS: OptionFields = {
     "epochs": ("optimisation", "epochs"),
     "batch_size": ("optimisation", "batch_size"),
     "rate": ("optimisation", "rate"),
-    "warm_up_epochs": ("optimisation", "warm_up_epochs"),
+    "warm_up": ("optimisation", "warm_up"),
     "device": ("machine", "device"),
     "threads": ("machine", "threads"),
     "checkpoint_seconds": ("machine", "checkpoint_seconds"),

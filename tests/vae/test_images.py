@@ -85,8 +85,9 @@ def test_a_damaged_archive_is_refused(tmp_path, small, cut):
 
 def test_absent_files_are_named(tmp_path):
     name = r"train-images-idx3-ubyte or train-images-idx3-ubyte\.gz of fashion-mnist"
-    with pytest.raises(ImageDataError, match=rf"{name}.*dataset-fashion-mnist.*--data-dir"):
-        load_images("fashion-mnist", tmp_path, 0)
+    for folder, found in ((tmp_path, "there is none"), (tmp_path / "absent", "there is no such folder")):
+        with pytest.raises(ImageDataError, match=rf"{name}, but {found}; .*fashion-mnist.*--data-dir"):
+            load_images("fashion-mnist", folder, 0)
 
 
 def test_an_unknown_data_set_is_refused(tmp_path):

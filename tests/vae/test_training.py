@@ -123,7 +123,7 @@ def config(kind, make_config):
         seed=4,
         model=make_config(kind, height=4, width=4),
         mixture=MixtureConfig(components=5, sampled=2, estimator=Estimator.S2A, particles=2),
-        optimisation=OptimisationConfig(epochs=2, batch_size=10, warm_up_epochs=1.0, rate=0.01),
+        optimisation=OptimisationConfig(epochs=2, batch_size=10, warm_up=0.5, rate=0.01),
         machine={"log_every": 2},
     )
 
@@ -163,13 +163,13 @@ def test_seeds_give_different_runs(config):
 
 
 def test_schedules():
-    optimisation = OptimisationConfig(rate=1.0, final_rate=0.5, warm_up_epochs=2.0)
+    optimisation = OptimisationConfig(rate=1.0, final_rate=0.5, warm_up=0.4)
     assert optimisation.rate_at(0, 10) == 1.0
     assert optimisation.rate_at(5, 10) == pytest.approx(0.75)
     assert optimisation.rate_at(10, 10) == pytest.approx(0.5)
-    weights = [optimisation.divergence_weight(step, 2) for step in range(6)]
+    weights = [optimisation.divergence_weight(step, 10) for step in range(6)]
     assert weights == [0.25, 0.5, 0.75, 1.0, 1.0, 1.0]
-    assert OptimisationConfig(warm_up_epochs=0).divergence_weight(0, 100) == 1.0
+    assert OptimisationConfig(warm_up=0).divergence_weight(0, 100) == 1.0
 
 
 def test_a_bound_that_is_not_finite_stops_the_run(config):
@@ -217,7 +217,7 @@ def test_configuration_survives_json(config):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"components": 2, "sampled": 3}, "1 <= S <= A"),
+        ({"components": 2, "sampled": 3}, "at most the number of components, got 3 of 2"),
         ({"components": 3, "sampled": 2, "estimator": "a2a"}, "samples every component"),
         ({"component": 3}, "Extra inputs are not permitted"),
     ],
@@ -239,7 +239,7 @@ def test_training_on_digits_raises_the_bound(require_reference):
     config = MisvaeConfig(
         model={"encoder_channels": 8, "decoder": {"kind": "independent", "features": 16}},
         mixture={"components": 3},
-        optimisation={"epochs": 1, "batch_size": 50, "warm_up_epochs": 0, "rate": 0.01},
+        optimisation={"epochs": 1, "batch_size": 50, "warm_up": 0, "rate": 0.01},
         machine={"log_every": 10},
     )
     training = load_images("mnist", folder, 0).training[:2_000]

@@ -81,6 +81,12 @@ class MixtureConfig(_Frozen):
 
     @model_validator(mode="after")
     def _sampled_components(self) -> "MixtureConfig":
+        if self.num_sampled > self.components:
+            raise ValueError(
+                f"expected sampled (--sampled) to be at most the number of components, got {self.sampled} of "
+                f"{self.components}: components are drawn without replacement; lower it, or raise "
+                "components (--components)"
+            )
         check_sizes(self.estimator, self.components, self.num_sampled)
         return self
 
@@ -103,8 +109,8 @@ class OptimisationConfig(_Frozen):
     """First learning rate."""
     final_rate: float = Field(1e-5, ge=0)
     """Last learning rate."""
-    warm_up_epochs: float = Field(5.0, ge=0)
-    """Epochs in which the weight of the divergence from the prior rises from 0 to 1."""
+    warm_up: float = Field(0.1, ge=0, le=1)
+    """Share of the steps in which the weight of the divergence from the prior rises from 0 to 1."""
 
     def rate_at(self, step: int, num_steps: int) -> float:
         """Learning rate of a step, counted from 0."""
@@ -112,9 +118,9 @@ class OptimisationConfig(_Frozen):
             1 + math.cos(math.pi * step / num_steps)
         )
 
-    def divergence_weight(self, step: int, steps_in_epoch: int) -> float:
+    def divergence_weight(self, step: int, num_steps: int) -> float:
         """Weight beta of the divergence from the prior in a step, counted from 0; in (0, 1]."""
-        length = self.warm_up_epochs * steps_in_epoch
+        length = self.warm_up * num_steps
         return 1.0 if step + 1 >= length else (step + 1) / length
 
 

@@ -216,8 +216,9 @@ def _find(dataset: str, file: ImageFile, data_dir: Path | None) -> Path:
             if (folder / name).is_file():
                 return folder / name
     if data_dir is not None:
+        found = "there is none" if data_dir.is_dir() else "there is no such folder"
         raise ImageDataError(
-            f"{data_dir}: expected the file {' or '.join(names)} of {dataset}, but there is none; "
+            f"{data_dir}: expected the file {' or '.join(names)} of {dataset}, but {found}; "
             f"{source.cure}, or name another folder with --data-dir"
         )
     return _fetch(dataset, file)

@@ -143,7 +143,7 @@ def train(
         if batch == 0:
             order = _order(config.seed, epoch, len(training))
         rate = config.optimisation.rate_at(state.step, num_steps)
-        divergence_weight = config.optimisation.divergence_weight(state.step, per_epoch)
+        divergence_weight = config.optimisation.divergence_weight(state.step, num_steps)
         grey = training[order[batch * batch_size : (batch + 1) * batch_size]].to(device)
         bounds.append(_step(config, state, grey, rate, divergence_weight))
         state.training_seconds += time.perf_counter() - start
