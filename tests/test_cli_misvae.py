@@ -58,7 +58,7 @@ SMALL = {
         "encoder_channels": 2,
         "trunk_features": 32,
         "head_width": 16,
-        "decoder": {"kind": "independent", "features": 8},
+        "decoder": {"kind": "independent", "hidden": 32, "features": 32},
     },
     "optimisation": {"batch_size": 25, "epochs": 1, "warm_up": 0.5, "rate": 0.01},
     "machine": {"threads": 1, "log_every": 10},
@@ -245,6 +245,9 @@ def test_control_c_saves_and_the_run_continues_bit_for_bit(digits, finished, sma
     assert "Traceback" not in messages
     assert "stopped after iteration 30\n" in messages  # at the next line of metrics
     assert torch.load(out / "checkpoint.pt", weights_only=True)["step"] == 30
+    code, _, err = command("evaluate", out, "--samples", 1, "--images", 2)
+    assert code == 0
+    assert "this run has not finished; the model is that of its last checkpoint" in err
     with (out / "metrics.jsonl").open("a") as file:
         file.write('{"iteration": 999, "cut sho')
     code, _, err = command("train", "--resume", "--out", out)

@@ -95,7 +95,7 @@ def train(
         int | None, typer.Option(metavar="INT", help="Images of a step. [default: 100]")
     ] = None,
     rate: Annotated[
-        float | None, typer.Option(metavar="RATE", help="First learning rate. [default: 0.001]")
+        float | None, typer.Option(metavar="RATE", help="First learning rate. [default: 0.002]")
     ] = None,
     warm_up: Annotated[
         float | None,

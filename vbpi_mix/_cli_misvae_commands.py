@@ -150,6 +150,10 @@ def _open(run: Path, data_dir: Path | None, device: str | None) -> tuple[MisvaeC
     """Configuration, model and images of a run."""
     directory = RunDirectory(run, "misvae train")
     directory.require_checkpoint()
+    if not directory.result.exists():
+        sys.stderr.write(
+            f"Note: {run}: this run has not finished; the model is that of its last checkpoint\n"
+        )
     if device is not None:
         check_torch_device(device)
     try:

@@ -20,7 +20,7 @@ SMALL = {
         "encoder_channels": 2,
         "trunk_features": 16,
         "head_width": 8,
-        "decoder": {"kind": "independent", "features": 8},
+        "decoder": {"kind": "independent", "hidden": 16, "features": 8},
     },
     "optimisation": {"batch_size": 100},
 }

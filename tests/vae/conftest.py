@@ -7,8 +7,8 @@ from vbpi_mix.vae.config import AutoregressivePixels, IndependentPixels, ModelCo
 from vbpi_mix.vae.model import Misvae
 
 DECODERS = {
-    "independent": IndependentPixels(features=8),
-    "autoregressive": AutoregressivePixels(features=8, channels=6, reach=2),
+    "independent": IndependentPixels(hidden=9, features=8),
+    "autoregressive": AutoregressivePixels(hidden=9, features=8, channels=6, reach=2),
 }
 
 

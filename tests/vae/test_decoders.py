@@ -66,8 +66,8 @@ def test_log_likelihood_depends_on_the_image_and_on_the_latent_variables(kind, m
     model = make_model(kind, height=5, width=4)
     images, z = images_like(generator, 1, 5, 4), latents(generator, 1, 1, 3)
     value = log_likelihood(model, images, z)
-    assert (log_likelihood(model, 1.0 - images, z) - value).abs() > 0.1
-    assert (log_likelihood(model, images, z + 1.0) - value).abs() > 0.1
+    assert (log_likelihood(model, 1.0 - images, z) - value).abs() > 0.01
+    assert (log_likelihood(model, images, z + 1.0) - value).abs() > 0.01
 
 
 def test_independent_logits_do_not_see_the_image(make_model, generator):

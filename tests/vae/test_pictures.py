@@ -36,8 +36,8 @@ def test_reconstructions_come_from_the_component_shown(make_model, generator):
         model.encoder.columns[1] = 1.0
         model.encoder.out.weight[:3] = 10.0  # means; scales stay 1
         model.decoder.upsampler.dense.weight += 1.0
-        for layer in (model.decoder.upsampler.at_quarter, model.decoder.upsampler.at_half):
-            layer.weight += 0.1
+        for name in ("hidden", "at_quarter", "at_half"):
+            getattr(model.decoder.upsampler, name).weight += 0.1
         model.decoder.out.weight += 1.0
         model.decoder.out.bias -= 100.0
     grid = sample_grid(model, torch.zeros(1, 4, 4).double(), 2, 0, generator)[

@@ -237,7 +237,7 @@ def test_number_of_sampled_components():
 def test_training_on_digits_raises_the_bound(require_reference):
     folder = require_reference("mnist/train-images-idx3-ubyte.gz").parent
     config = MisvaeConfig(
-        model={"encoder_channels": 8, "decoder": {"kind": "independent", "features": 16}},
+        model={"encoder_channels": 8, "decoder": {"kind": "independent", "hidden": 64, "features": 16}},
         mixture={"components": 3},
         optimisation={"epochs": 1, "batch_size": 50, "warm_up": 0, "rate": 0.01},
         machine={"log_every": 10},

@@ -30,6 +30,8 @@ class IndependentPixels(_Frozen):
     """Convolutional decoder, pixels independent given the latent variables."""
 
     kind: Literal["independent"] = "independent"
+    hidden: int = Field(256, ge=1)
+    """Units between the latent variables and the first feature maps."""
     features: int = Field(64, ge=1)
     """Channels at a quarter of the resolution; half of them at half, an eighth at full resolution."""
 
@@ -38,6 +40,8 @@ class AutoregressivePixels(_Frozen):
     """Decoder in which a pixel also depends on those above and to the left of it, in a window."""
 
     kind: Literal["autoregressive"] = "autoregressive"
+    hidden: int = Field(256, ge=1)
+    """Units between the latent variables and the first feature maps."""
     features: int = Field(64, ge=1)
     """Channels at a quarter of the resolution; half of them at half resolution."""
     channels: int = Field(16, ge=1)
@@ -105,7 +109,7 @@ class OptimisationConfig(_Frozen):
     """Passes over the training images."""
     batch_size: int = Field(100, ge=1)
     """Images of a step; all steps of an epoch have as many, images left over wait for another epoch."""
-    rate: float = Field(1e-3, gt=0)
+    rate: float = Field(2e-3, gt=0)
     """First learning rate."""
     final_rate: float = Field(1e-5, ge=0)
     """Last learning rate."""

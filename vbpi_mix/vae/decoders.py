@@ -27,15 +27,18 @@ from vbpi_mix.vae.config import AutoregressivePixels, IndependentPixels, ModelCo
 class Upsampler(nn.Module):
     """Latent variables to feature maps: convolutions at low resolution, whose channels become pixels.
 
-    Channels are the last axis in memory, which convolutions like.
+    Two dense layers come before them: what a whole image looks like is decided there.
     """
 
-    def __init__(self, latent: int, height: int, width: int, features: int, channels: int) -> None:
+    def __init__(
+        self, config: ModelConfig, pixels: IndependentPixels | AutoregressivePixels, channels: int
+    ) -> None:
         super().__init__()
-        self.size = (height, width)
-        self.grid = (-(-height // 4), -(-width // 4), features)
-        half = max(features // 2, 1)
-        self.dense = nn.Linear(latent, math.prod(self.grid))
+        self.size = (config.height, config.width)
+        self.grid = (-(-config.height // 4), -(-config.width // 4), pixels.features)
+        features, half = pixels.features, max(pixels.features // 2, 1)
+        self.hidden = nn.Linear(config.latent, pixels.hidden)
+        self.dense = nn.Linear(pixels.hidden, math.prod(self.grid))
         self.at_quarter = nn.Conv2d(features, 4 * half, 3, padding=1)
         self.at_half = nn.Conv2d(half, 4 * channels, 3, padding=1)
 
@@ -43,7 +46,9 @@ class Upsampler(nn.Module):
         self, z: Float[torch.Tensor, "row latent"]
     ) -> Float[torch.Tensor, "row channel height width"]:
         """Feature maps at full resolution, before any non-linearity."""
-        hidden = F.relu(self.dense(z)).unflatten(1, self.grid).permute(0, 3, 1, 2)
+        hidden = F.relu(self.dense(F.relu(self.hidden(z))))
+        # Channels are the last axis in memory, which convolutions like.
+        hidden = hidden.unflatten(1, self.grid).permute(0, 3, 1, 2)
         hidden = _spread(F.relu(self.at_quarter(hidden)))
         hidden = _spread(self.at_half(hidden))
         return hidden[..., : self.size[0], : self.size[1]]
@@ -65,7 +70,7 @@ class IndependentDecoder(nn.Module):
     def __init__(self, config: ModelConfig, pixels: IndependentPixels) -> None:
         super().__init__()
         channels = max(pixels.features // 8, 1)
-        self.upsampler = Upsampler(config.latent, config.height, config.width, pixels.features, channels)
+        self.upsampler = Upsampler(config, pixels, channels)
         self.out = nn.Conv2d(channels, 1, 3, padding=1)
 
     def logits(
@@ -99,7 +104,7 @@ class AutoregressiveDecoder(nn.Module):
         super().__init__()
         channels = pixels.channels
         self.reach = pixels.reach
-        self.upsampler = Upsampler(config.latent, config.height, config.width, pixels.features, channels)
+        self.upsampler = Upsampler(config, pixels, channels)
         self.earlier = nn.Parameter(torch.empty(channels, causal_mask(self.reach).numel()))
         self.hidden = nn.Conv2d(channels, channels, 1)
         self.out = nn.Conv2d(channels, 1, 1)
