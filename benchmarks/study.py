@@ -13,6 +13,7 @@ The calibration is kept in ``results/study/manifest.json``, and so are the jobs.
 """
 
 import argparse
+import itertools
 import shlex
 import shutil
 import signal
@@ -35,12 +36,13 @@ CONFIGURATIONS = (
     ("a2a", 3, 3),
     ("s2a", 3, 1),
     ("s2a", 10, 1),
-    ("s2a", 10, 2),
     ("s2s", 3, 2),
     ("s2s", 10, 1),
-    ("s2s", 10, 2),
 )
 """Estimator, A and S."""
+
+FURTHER = (("s2a", 10, 2), ("s2s", 10, 2))
+"""The same, of what is run after all others."""
 
 LONGER = 3
 """How many times as long one component trains besides."""
@@ -88,31 +90,30 @@ def plan(chosen: argparse.Namespace, options: list[str]) -> list[Job]:
     (manifest,) = load(RESULTS, f"{MANIFEST}.json").values() or ({},)
     calibration: dict[str, float] = manifest.get("milliseconds_of_step", {})
     jobs = []
-    for seed in chosen.seeds:
-        for dataset in chosen.datasets:
-            seconds = chosen.seconds * SLOWER.get(dataset, 1.0)
-            runs = [(*configuration, seconds) for configuration in CONFIGURATIONS]
-            for estimator, components, sampled, duration in [*runs, (*CONFIGURATIONS[0], LONGER * seconds)]:
-                key = f"{dataset}.{estimator}.A{components}.S{sampled}"
-                if key not in calibration:
-                    calibration[key] = min(
-                        milliseconds_of_step(dataset, estimator, components, sampled)
-                        for _ in range(CALIBRATIONS)
-                    )
-                iterations = max(1, round(1000 * duration / calibration[key]))
-                jobs.append(
-                    Job(
-                        dataset,
-                        estimator,
-                        components,
-                        sampled,
-                        seed,
-                        duration,
-                        iterations,
-                        chosen.label,
-                        tuple(options),
-                    )
+    longer = (*CONFIGURATIONS[0], LONGER)
+    groups = [[*((*c, 1.0) for c in CONFIGURATIONS), longer], [(*c, 1.0) for c in FURTHER]]
+    for configurations, seed, dataset in itertools.product(groups, chosen.seeds, chosen.datasets):
+        for estimator, components, sampled, times in configurations:
+            key = f"{dataset}.{estimator}.A{components}.S{sampled}"
+            if key not in calibration:
+                calibration[key] = min(
+                    milliseconds_of_step(dataset, estimator, components, sampled) for _ in range(CALIBRATIONS)
                 )
+            seconds = times * chosen.seconds * SLOWER.get(dataset, 1.0)
+            iterations = max(1, round(1000 * seconds / calibration[key]))
+            jobs.append(
+                Job(
+                    dataset,
+                    estimator,
+                    components,
+                    sampled,
+                    seed,
+                    seconds,
+                    iterations,
+                    chosen.label,
+                    tuple(options),
+                )
+            )
     content = {
         "milliseconds_of_step": calibration,
         "jobs": {job.name: shlex.join(job.arguments()) for job in jobs},
