@@ -167,7 +167,7 @@ def _findings(datasets: dict[str, dict[Configuration, Runs]]) -> list[str]:
     for quantity in COMPARED:
         outcomes: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
         for dataset, configuration, runs, single in compared:
-            outcomes[verdict(quantity, runs, single)][dataset].append(configuration.name)
+            outcomes[verdict(quantity, runs, single)][dataset].append(configuration.name.replace(",", ""))
         outcomes.pop("unknown", None)
         total = sum(len(names) for by_dataset in outcomes.values() for names in by_dataset.values())
         if total:
