@@ -267,7 +267,7 @@ def section(tmp_path):
 def test_the_text_says_where_mixtures_help_and_where_not(section):
     (std,) = (text for text in section.text if text.startswith("**std of ML**"))
     assert std.endswith(
-        "4 comparisons: better in 1 (DS4: A2A, A=3, S=3); worse in 1 (1 on DS5); "
+        "4 comparisons: better in 1 (DS4: A2A A=3 S=3); worse in 1 (1 on DS5); "
         "mixed in 2 (1 on DS4, 1 on DS5)."
     )
 
