@@ -91,7 +91,7 @@ def plan(chosen: argparse.Namespace, options: list[str]) -> list[Job]:
     calibration: dict[str, float] = manifest.get("milliseconds_of_step", {})
     jobs = []
     longer = (*CONFIGURATIONS[0], LONGER)
-    groups = [[*((*c, 1.0) for c in CONFIGURATIONS), longer], [(*c, 1.0) for c in FURTHER]]
+    groups = [[*((*c, 1.0) for c in CONFIGURATIONS), longer], [(*c, 1.0) for c in FURTHER if chosen.further]]
     for configurations, seed, dataset in itertools.product(groups, chosen.seeds, chosen.datasets):
         for estimator, components, sampled, times in configurations:
             key = f"{dataset}.{estimator}.A{components}.S{sampled}"
@@ -191,6 +191,9 @@ def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--seconds", type=float, default=20.0, help="training time of a run")
     parser.add_argument("--label", default="", help="name of the training settings given after --")
+    parser.add_argument(
+        "--no-further", dest="further", action="store_false", help="leave out A = 10 with S = 2"
+    )
     parser.add_argument("--workers", type=int, default=2, help="processes of 'run'")
     parser.add_argument("--tasks", type=int, default=16, help="workers of 'submit'")
     parser.add_argument("--minutes", type=int, default=240, help="time limit of a worker of 'submit'")
@@ -215,6 +218,7 @@ def worker_command(chosen: argparse.Namespace, options: list[str]) -> list[str]:
         *(sys.executable, str(Path(__file__).resolve()), "work"),
         *("--datasets", *chosen.datasets, "--seeds", *map(str, chosen.seeds)),
         *("--seconds", str(chosen.seconds), "--label", chosen.label, "--work", str(chosen.work.resolve())),
+        *([] if chosen.further else ["--no-further"]),
         *(["--", *options] if options else []),
     ]
 
