@@ -114,7 +114,6 @@ def measure(job: Job, folder: Path, lock: int) -> dict[str, Any]:
         **asdict(job),
         "continued": continues,
         **took,
-        "seconds_close": seconds_close(course),
         "trajectory": course,
         "trajectory_draws": TRAJECTORY_DRAWS,
         "agreement": agreement_with_reference(run, job.dataset),
@@ -228,11 +227,15 @@ def trajectory(checkpoints: list[Path], num_draws: int) -> list[dict[str, float 
     return course
 
 
-def seconds_close(course: list[dict[str, float | None]], target: float | None = None) -> float | None:
+def seconds_close(
+    course: list[dict[str, float | None]], step_seconds: float, target: float | None = None
+) -> float | None:
     """Training time from which on the ten-sample bound stays above `CLOSE` nats below a target.
 
     Args:
         course: See `trajectory`.
+        step_seconds: Time of a training step; that of the calibration does not depend on what else the
+            machine was doing.
         target: Bound in nats; by default the last of the course.
 
     Returns:
@@ -241,9 +244,9 @@ def seconds_close(course: list[dict[str, float | None]], target: float | None = 
     reached = None
     target = course[-1]["lower_bound_10"] if target is None else target
     for point in course:
-        bound = point["lower_bound_10"]
-        if bound is None or target is None or bound < target - CLOSE:
+        bound, iteration = point["lower_bound_10"], point["iteration"]
+        if bound is None or target is None or iteration is None or bound < target - CLOSE:
             reached = None
         elif reached is None:
-            reached = point["training_seconds"]
+            reached = iteration * step_seconds
     return reached
