@@ -107,14 +107,13 @@ def measure(job: Job, folder: Path, lock: int) -> dict[str, Any]:
     run = folder / "run"
     continues = (run / "config.toml").exists()
     arguments = ["--resume"] if continues else job.arguments()
-    took = _start([*PROGRAM, "run", *arguments, "--out", str(run), "--quiet", "--json"], folder, lock)
+    took = start_program([*PROGRAM, "run", *arguments, "--out", str(run), "--quiet", "--json"], folder, lock)
     result = json.loads((run / "result.json").read_text(encoding="utf-8"))
     course = trajectory(sorted((folder / "checkpoints").glob("*.pt")), TRAJECTORY_DRAWS)
     measured = {
         **asdict(job),
         "continued": continues,
         **took,
-        "seconds_close": seconds_close(course),
         "trajectory": course,
         "trajectory_draws": TRAJECTORY_DRAWS,
         "agreement": agreement_with_reference(run, job.dataset),
@@ -123,7 +122,7 @@ def measure(job: Job, folder: Path, lock: int) -> dict[str, Any]:
     return without_local_paths(measured, run)
 
 
-def _start(command: list[str], folder: Path, lock: int) -> dict[str, float]:
+def start_program(command: list[str], folder: Path, lock: int) -> dict[str, float]:
     """Run the program, keep its checkpoints, and say what it took; a signal to stop is passed on."""
     kept, checkpoint = folder / "checkpoints", folder / "run" / "checkpoint.pt"
     kept.mkdir(parents=True, exist_ok=True)
@@ -228,11 +227,15 @@ def trajectory(checkpoints: list[Path], num_draws: int) -> list[dict[str, float 
     return course
 
 
-def seconds_close(course: list[dict[str, float | None]], target: float | None = None) -> float | None:
+def seconds_close(
+    course: list[dict[str, float | None]], step_seconds: float, target: float | None = None
+) -> float | None:
     """Training time from which on the ten-sample bound stays above `CLOSE` nats below a target.
 
     Args:
         course: See `trajectory`.
+        step_seconds: Time of a training step; that of the calibration does not depend on what else the
+            machine was doing.
         target: Bound in nats; by default the last of the course.
 
     Returns:
@@ -241,9 +244,9 @@ def seconds_close(course: list[dict[str, float | None]], target: float | None = 
     reached = None
     target = course[-1]["lower_bound_10"] if target is None else target
     for point in course:
-        bound = point["lower_bound_10"]
-        if bound is None or target is None or bound < target - CLOSE:
+        bound, iteration = point["lower_bound_10"], point["iteration"]
+        if bound is None or target is None or iteration is None or bound < target - CLOSE:
             reached = None
         elif reached is None:
-            reached = point["training_seconds"]
+            reached = iteration * step_seconds
     return reached

@@ -120,11 +120,11 @@ class Course:
 
     def _parts(self, draw: StepDraw, settings: StepSettings) -> dict[str, Callable[[], Any]]:
         """The parts of the last step as functions to call in this order."""
-        engine, state = self.engine, self.engine.state()
+        engine = self.engine
+        state, denominators, component_of_tree = engine._concerned(draw)
         sampler, networks, branches = engine._sampler, state.mixture.networks, state.mixture.branches
         topologies, support, num_sampled = sampler.topologies, state.mixture.support, self.mixture.num_sampled
-        denominators = draw.choice.denominators.astype(np.int32)
-        generator_of_tree = denominators.searchsorted(draw.component_of_tree)
+        generator_of_tree = denominators.searchsorted(component_of_tree)
         shape = (num_sampled, -1, len(denominators))
         log_q, table, skewed = networks.log_q.T, branches.by_feature, branches.is_skewed
         log_joint = (settings.inverse_temperature * engine._log_likelihood).reshape(num_sampled, -1)
@@ -145,7 +145,7 @@ class Course:
 
         def branch_densities() -> None:
             _kernels.draw_branches(
-                table, skewed, sampler.is_all, topologies.feature_index, draw.component_of_tree, denominators,
+                table, skewed, sampler.is_all, topologies.feature_index, component_of_tree, denominators,
                 draw.noise, sampler.branch_work, sampler.all_components, sampler.log_lengths,
                 sampler.branch_lengths, sampler.log_branches,
             )  # fmt: skip
@@ -153,7 +153,7 @@ class Course:
         return {
             "random numbers": lambda: StepDraw.from_streams(self.streams, self.mixture, self.num_taxa),
             "sampling": lambda: sample_topologies(
-                support.tables, networks.q, draw.component_of_tree, draw.uniforms, topologies.children,
+                support.tables, networks.q, component_of_tree, draw.uniforms, topologies.children,
                 sampler._split, sampler._tripartition, sampler._node_work,
             ),
             "look-up": lambda: index_topologies(

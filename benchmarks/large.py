@@ -30,7 +30,7 @@ from vbpi_mix.trees.topology import Tree
 NUM_SITES = 2000
 NUM_TREES = 1000
 WALK = 8
-ITERATIONS = {100: 1000, 250: 6000, 500: 500, 1000: 2500}
+ITERATIONS = {100: 1000, 250: 6000, 500: 500, 1000: 10_000}
 """Iterations by number of taxa; 250 and 1,000 are trained to the end."""
 TIMED = 200
 """First iterations, left out of the time of an iteration: compiled code is being loaded."""

@@ -31,6 +31,9 @@ ORDER = (
     "topologies",
     "race",
     "toy",
+    "misvae",
+    "misvae_study",
+    "batch_statistics",
     "startup",
     "support",
 )

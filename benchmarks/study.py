@@ -13,6 +13,7 @@ The calibration is kept in ``results/study/manifest.json``, and so are the jobs.
 """
 
 import argparse
+import itertools
 import shlex
 import shutil
 import signal
@@ -35,12 +36,13 @@ CONFIGURATIONS = (
     ("a2a", 3, 3),
     ("s2a", 3, 1),
     ("s2a", 10, 1),
-    ("s2a", 10, 2),
     ("s2s", 3, 2),
     ("s2s", 10, 1),
-    ("s2s", 10, 2),
 )
 """Estimator, A and S."""
+
+FURTHER = (("s2a", 10, 2), ("s2s", 10, 2))
+"""The same, of what is run after all others."""
 
 LONGER = 3
 """How many times as long one component trains besides."""
@@ -50,6 +52,9 @@ SLOWER = {"DS7": 2.0}
 
 CALIBRATION_STEPS = 300
 CALIBRATION_REPORTS = 30
+CALIBRATIONS = 3
+"""Short trainings of which the fastest counts: a busy minute makes one slow, nothing makes it fast."""
+
 WARM_UP = 3
 """First reports that the calibration leaves out: they may compile."""
 
@@ -85,28 +90,30 @@ def plan(chosen: argparse.Namespace, options: list[str]) -> list[Job]:
     (manifest,) = load(RESULTS, f"{MANIFEST}.json").values() or ({},)
     calibration: dict[str, float] = manifest.get("milliseconds_of_step", {})
     jobs = []
-    for seed in chosen.seeds:
-        for dataset in chosen.datasets:
-            seconds = chosen.seconds * SLOWER.get(dataset, 1.0)
-            runs = [(*configuration, seconds) for configuration in CONFIGURATIONS]
-            for estimator, components, sampled, duration in [*runs, (*CONFIGURATIONS[0], LONGER * seconds)]:
-                key = f"{dataset}.{estimator}.A{components}.S{sampled}"
-                if key not in calibration:
-                    calibration[key] = milliseconds_of_step(dataset, estimator, components, sampled)
-                iterations = max(1, round(1000 * duration / calibration[key]))
-                jobs.append(
-                    Job(
-                        dataset,
-                        estimator,
-                        components,
-                        sampled,
-                        seed,
-                        duration,
-                        iterations,
-                        chosen.label,
-                        tuple(options),
-                    )
+    longer = (*CONFIGURATIONS[0], LONGER)
+    groups = [[*((*c, 1.0) for c in CONFIGURATIONS), longer], [(*c, 1.0) for c in FURTHER if chosen.further]]
+    for configurations, seed, dataset in itertools.product(groups, chosen.seeds, chosen.datasets):
+        for estimator, components, sampled, times in configurations:
+            key = f"{dataset}.{estimator}.A{components}.S{sampled}"
+            if key not in calibration:
+                calibration[key] = min(
+                    milliseconds_of_step(dataset, estimator, components, sampled) for _ in range(CALIBRATIONS)
                 )
+            seconds = times * chosen.seconds * SLOWER.get(dataset, 1.0)
+            iterations = max(1, round(1000 * seconds / calibration[key]))
+            jobs.append(
+                Job(
+                    dataset,
+                    estimator,
+                    components,
+                    sampled,
+                    seed,
+                    seconds,
+                    iterations,
+                    chosen.label,
+                    tuple(options),
+                )
+            )
     content = {
         "milliseconds_of_step": calibration,
         "jobs": {job.name: shlex.join(job.arguments()) for job in jobs},
@@ -184,6 +191,9 @@ def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--seconds", type=float, default=20.0, help="training time of a run")
     parser.add_argument("--label", default="", help="name of the training settings given after --")
+    parser.add_argument(
+        "--no-further", dest="further", action="store_false", help="leave out A = 10 with S = 2"
+    )
     parser.add_argument("--workers", type=int, default=2, help="processes of 'run'")
     parser.add_argument("--tasks", type=int, default=16, help="workers of 'submit'")
     parser.add_argument("--minutes", type=int, default=240, help="time limit of a worker of 'submit'")
@@ -208,6 +218,7 @@ def worker_command(chosen: argparse.Namespace, options: list[str]) -> list[str]:
         *(sys.executable, str(Path(__file__).resolve()), "work"),
         *("--datasets", *chosen.datasets, "--seeds", *map(str, chosen.seeds)),
         *("--seconds", str(chosen.seconds), "--label", chosen.label, "--work", str(chosen.work.resolve())),
+        *([] if chosen.further else ["--no-further"]),
         *(["--", *options] if options else []),
     ]
 

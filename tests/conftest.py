@@ -74,3 +74,15 @@ def require_reference():
         return path
 
     return find
+
+
+@pytest.fixture
+def require_folder():
+    """Function that returns a folder of the system, or skips the test naming it and what installs it."""
+
+    def find(path: Path, package: str) -> Path:
+        if not path.is_dir():
+            absent(f"the folder {path}", f"install it (Debian: apt-get install {package})")
+        return path
+
+    return find

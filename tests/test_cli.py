@@ -13,12 +13,11 @@ from vbpi_mix._cli_config import (
     OPTION_FIELDS,
     RECIPES,
     continued_config,
-    read_command,
     read_config,
     resolve_config,
     settings_of_options,
-    write_config,
 )
+from vbpi_mix._cli_settings import read_command, write_config
 from vbpi_mix.errors import ConfigurationError
 from vbpi_mix.training.config import RunConfig
 

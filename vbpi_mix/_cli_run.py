@@ -3,29 +3,32 @@
 import math
 import platform
 import shlex
-import signal
 import statistics
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import numpy as np
 
 from vbpi_mix._cli_config import (
     continued_config,
-    read_command,
     read_config,
     resolve_config,
     settings_of_options,
-    write_config,
 )
 from vbpi_mix._cli_progress import Progress, duration, show_progress
-from vbpi_mix.errors import ConfigurationError, NonFiniteError, RunDirectoryError
+from vbpi_mix._cli_settings import read_command, write_config
+from vbpi_mix._cli_training import (
+    InterruptedRunError,
+    Interruption,
+    keep_metrics,
+    read_metrics,
+    write_checkpoint,
+)
+from vbpi_mix.errors import ConfigurationError, NonFiniteError
+from vbpi_mix.machine import versions
 from vbpi_mix.results import analysis
 from vbpi_mix.results.posterior_files import FinalPosterior, save_final, write_posterior
 from vbpi_mix.results.result import (
@@ -34,64 +37,17 @@ from vbpi_mix.results.result import (
     Seconds,
     estimate,
     read_result,
-    versions,
     write_result,
 )
 from vbpi_mix.results.run_directory import (
     RunDirectory,
     append_json_line,
     atomic_write,
-    flush_to_disk,
-    read_json_lines,
-    to_json,
-    write_text,
 )
 from vbpi_mix.training.checkpoint import Checkpoint
 from vbpi_mix.training.config import RunConfig
 from vbpi_mix.training.loop import train
 from vbpi_mix.training.support_trees import find_iqtree, support_table
-
-
-class InterruptedRunError(Exception):
-    """A signal asked the run to stop."""
-
-    def __init__(self, signal_number: int) -> None:
-        super().__init__(signal.Signals(signal_number).name)
-        self.signal_number = signal_number
-
-
-class Interruption:
-    """Signals as requests to stop: at once, but during training only after a checkpoint."""
-
-    def __init__(self) -> None:
-        self.signal_number: int | None = None
-        self._is_deferred = False
-
-    @contextmanager
-    def handled(self) -> Iterator[None]:
-        """Handle SIGINT (control-C), SIGTERM and SIGHUP (lost terminal) until the block ends."""
-        numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-        before = {number: signal.signal(number, self._receive) for number in numbers}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-
-    @contextmanager
-    def deferred(self) -> Iterator[None]:
-        """Let the first signal only be noted; a second one of the same block stops at once."""
-        self._is_deferred = True
-        try:
-            yield
-        finally:
-            self._is_deferred = False
-
-    def _receive(self, number: int, frame: FrameType | None) -> None:
-        if self._is_deferred and self.signal_number is None:
-            self.signal_number = number
-        else:
-            raise InterruptedRunError(number)
 
 
 def run(
@@ -273,33 +229,18 @@ def _finish(checkpoint: Checkpoint, directory: RunDirectory, progress: Progress)
 
 
 def _save(checkpoint: Checkpoint, directory: RunDirectory) -> None:
-    """Write the checkpoint, whole or not at all, once the metrics up to it are on disk."""
-    if directory.metrics.exists():
-        flush_to_disk(directory.metrics)
-    try:
-        with atomic_write(directory.checkpoint) as temporary:
-            checkpoint.save(temporary)
-    except RuntimeError as error:  # of torch, which has no OSError for a full disk
-        reason = str(error).splitlines()[0]
-        raise RunDirectoryError(
-            f"{directory.checkpoint}: cannot be written ({reason}); make room on the disk; a run continues "
-            "from its last checkpoint with --resume"
-        ) from None
+    """Write the checkpoint, whole or not at all."""
+    write_checkpoint(directory, checkpoint.save)
 
 
 def _forget_after(directory: RunDirectory, iteration: int) -> None:
     """Drop the metrics of iterations after the checkpoint: they will be done again."""
-    kept = [record for record in _metrics(directory) if record["iteration"] <= iteration]
-    write_text(directory.metrics, "".join(to_json(record) + "\n" for record in kept))
+    keep_metrics(directory, [record for record in _metrics(directory) if record["iteration"] <= iteration])
 
 
 def _metrics(directory: RunDirectory) -> list[dict[str, Any]]:
     """Records of ``metrics.jsonl``, as far as it is there and can be read."""
-    if not directory.metrics.exists():
-        return []
-    records = read_json_lines(directory.metrics)
-    is_record = [{"iteration", "seconds"} <= record.keys() for record in records]
-    return records[: is_record.index(False)] if False in is_record else records
+    return read_metrics(directory, {"iteration", "seconds"})
 
 
 def _ms_per_iteration(directory: RunDirectory, checkpoint: Checkpoint) -> float:

@@ -7,9 +7,12 @@ code 2.
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
+
+from vbpi_mix import _cli_misvae
+from vbpi_mix._cli_output import EstimatorName, Json, Seed, plain_options, print_result
 
 app = typer.Typer(
     name="vbpi-mix",
@@ -21,12 +24,7 @@ app = typer.Typer(
 )
 
 
-class EstimatorName(StrEnum):
-    """Estimators of the mixture's bound."""
-
-    A2A = "a2a"
-    S2A = "s2a"
-    S2S = "s2s"
+app.add_typer(_cli_misvae.app)
 
 
 class BranchModelName(StrEnum):
@@ -76,16 +74,7 @@ class TreeFormatName(StrEnum):
     NEWICK = "newick"
 
 
-Json = Annotated[bool, typer.Option("--json", help="Print machine-readable JSON.")]
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="Directory of a run: --out of 'vbpi-mix run'.")]
-Seed = Annotated[
-    int | None,
-    typer.Option(
-        min=0,
-        metavar="INT",
-        help="Seed of the draws. [default: the run's]",
-    ),
-]
 
 
 def _version(wanted: bool | None) -> None:
@@ -308,13 +297,13 @@ def run(
         "log_every": log_every,
     }
     from vbpi_mix import _cli_report, _cli_run
+    from vbpi_mix._cli_training import InterruptedRunError
 
-    plain = {name: str(value) if isinstance(value, StrEnum) else value for name, value in options.items()}
     try:
-        result = _cli_run.run(plain, out, resume, recipe, config, quiet)
-    except _cli_run.InterruptedRunError as error:
+        result = _cli_run.run(plain_options(options), out, resume, recipe, config, quiet)
+    except InterruptedRunError as error:
         raise typer.Exit(128 + error.signal_number) from None
-    _print(result.model_dump(mode="json") if json else _cli_report.run_report(result, out))
+    print_result(result.model_dump(mode="json") if json else _cli_report.run_report(result, out))
     _warn(result.num_draws, result.ess, result.pareto_k)
 
 
@@ -332,7 +321,7 @@ def loglik(
     from vbpi_mix import _cli_commands, _cli_report
 
     result = _cli_commands.log_likelihood(data, tree, gradient)
-    _print(result if json else _cli_report.likelihood_report(result))
+    print_result(result if json else _cli_report.likelihood_report(result))
 
 
 @app.command()
@@ -373,7 +362,7 @@ def evaluate(
     from vbpi_mix import _cli_commands, _cli_report
 
     estimates = _cli_commands.evaluate(run, repeats, samples, per_component, seed, update)
-    _print(estimates.model_dump(mode="json") if json else _cli_report.estimates_report(estimates))
+    print_result(estimates.model_dump(mode="json") if json else _cli_report.estimates_report(estimates))
 
 
 @app.command()
@@ -395,7 +384,7 @@ def compare(
     from vbpi_mix import _cli_commands, _cli_report
 
     result = _cli_commands.compare(run, reference, burn_in)
-    _print(result if json else _cli_report.comparison_report(result))
+    print_result(result if json else _cli_report.comparison_report(result))
 
 
 @app.command()
@@ -424,9 +413,9 @@ def sample(
             f"Note: the trees carry as much information as {trees.summary['ess']:.0f} independent ones.\n"
         )
     if json:
-        _print({**trees.summary, "trees": trees.newick}, out)
+        print_result({**trees.summary, "trees": trees.newick}, out)
     else:
-        _print(trees.nexus if format is TreeFormatName.NEXUS else "\n".join(trees.newick), out)
+        print_result(trees.nexus if format is TreeFormatName.NEXUS else "\n".join(trees.newick), out)
     _warn(trees.summary["num_draws"], trees.summary["ess"], trees.summary["pareto_k"])
 
 
@@ -436,19 +425,7 @@ def datasets(json: Json = False) -> None:
     from vbpi_mix import _cli_commands, _cli_report
 
     content = _cli_commands.list_datasets()
-    _print(content if json else _cli_report.datasets_report(content))
-
-
-def _print(content: Any, out: Path | None = None) -> None:
-    """Write text as it is and anything else as JSON, to standard output or a new file."""
-    from vbpi_mix.results.run_directory import to_json, write_new_text
-
-    text = content if isinstance(content, str) else to_json(content, indent=2)
-    text = text.rstrip("\n") + "\n"
-    if out is None:
-        sys.stdout.write(text)
-    else:
-        write_new_text(out, text)
+    print_result(content if json else _cli_report.datasets_report(content))
 
 
 def _warn(num_draws: int, ess: float, pareto_k: float | None) -> None:

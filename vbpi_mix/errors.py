@@ -35,3 +35,7 @@ class RunDirectoryError(VbpiMixError):
 
 class MissingProgramError(VbpiMixError):
     """An external program that is needed and not on the PATH."""
+
+
+class ImageDataError(VbpiMixError):
+    """Files of images that are absent, or have other content than expected."""

@@ -28,13 +28,23 @@ Legend of the axis names (terms are in ``docs/glossary.md``):
 ``sampled``               components drawn in a step, S
 ``particle``              particles of a component, in a step K
 ``denominator``           components in the mixture density of a step: A, or S for the estimator S2S
-``draw``                  importance draws of all components, one component after the other
+``draw``                  importance draws of all components, one component after the other; for images any
 ``repeat``                repeats of an estimate from disjoint draws
 ``resampled``             trees resampled from importance draws
 ``tail``                  largest weights of importance draws
 ``node``                  nodes of a consensus tree
 ``category``              rate categories
+``image``                 images of a batch, or of a data set
+``training``              images of a data set that are trained on
+``validation``, ``test``  images of a data set that are set aside
+``height``, ``width``     rows and columns of an image
+``rows``, ``columns``     of a window on an image, or of a picture of many
+``tile``                  images side by side in a picture
+``latent``                latent variables of an image
+``channel``, ``channels`` feature maps, or channels of a convolution
+``row``                   what a network maps one by one: draws of latent variables, of all images
 ``*batch``                independent problems of the same shape
+``*draws``                draws of each image, in an array of any shape
 ``*branches``             branches, in an array of any shape
 ========================  ====================================================================================
 

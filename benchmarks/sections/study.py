@@ -165,25 +165,28 @@ def _findings(datasets: dict[str, dict[Configuration, Runs]]) -> list[str]:
         "more they cost. Better and worse mean: on every seed that both have; otherwise mixed."
     ]
     for quantity in COMPARED:
-        outcomes: dict[str, list[str]] = defaultdict(list)
+        outcomes: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
         for dataset, configuration, runs, single in compared:
-            outcome = verdict(quantity, runs, single)
-            shared = runs.keys() & single.keys()
-            mine, theirs = (
-                _mean(quantity, {seed: group[seed] for seed in shared}) for group in (runs, single)
-            )
-            if mine is not None and theirs is not None:
-                figures = f"{mine:.{quantity.digits}f} against {theirs:.{quantity.digits}f}"
-                outcomes[outcome].append(f"{dataset} {configuration.name} ({figures})")
-        total = sum(map(len, outcomes.values()))
+            outcomes[verdict(quantity, runs, single)][dataset].append(configuration.name.replace(",", ""))
+        outcomes.pop("unknown", None)
+        total = sum(len(names) for by_dataset in outcomes.values() for names in by_dataset.values())
         if total:
             texts.append(
-                f"**{quantity.name}**, mixtures against one component at equal time: better in "
-                f"{len(outcomes['better'])} of {total}, worse in {len(outcomes['worse'])}, mixed in "
-                f"{len(outcomes['mixed'])}. Better: {'; '.join(outcomes['better']) or 'none'}. "
-                f"Worse: {'; '.join(outcomes['worse']) or 'none'}."
+                f"**{quantity.name}**, mixtures against one component at equal time, {total} comparisons: "
+                + "; ".join(_counted(outcome, outcomes[outcome]) for outcome in ("better", "worse", "mixed"))
+                + "."
             )
     return texts + _cheap_estimators(datasets) + _longer(datasets)
+
+
+def _counted(outcome: str, by_dataset: dict[str, list[str]]) -> str:
+    """How often comparisons ended so, and on which data sets; the configurations of what is better."""
+    number = sum(map(len, by_dataset.values()))
+    if outcome == "better":
+        where = [f"{dataset}: {', '.join(names)}" for dataset, names in by_dataset.items()]
+        return f"better in {number}" + (f" ({'; '.join(where)})" if where else "")
+    where = [f"{len(names)} on {dataset}" for dataset, names in by_dataset.items()]
+    return f"{outcome} in {number}" + (f" ({', '.join(where)})" if where else "")
 
 
 def _cheap_estimators(datasets: dict[str, dict[Configuration, Runs]]) -> list[str]:
@@ -283,8 +286,10 @@ def _cost_table(dataset: str, groups: dict[Configuration, Runs]) -> Table:
         Quantity("total s", total, 1, True),
         Quantity("CPU s", lambda run: None if run["continued"] else run["cpu_seconds"], 1, True),
         Quantity("GiB", lambda run: run["peak_memory_gib"], 2, True),
-        Quantity("s to its final bound", lambda run: run["seconds_close"], 1, True),
-        Quantity("s to the best bound", lambda run: seconds_close(run["trajectory"], best), 1, True),
+        Quantity("s to its final bound", lambda run: seconds_close(run["trajectory"], _step(run)), 1, True),
+        Quantity(
+            "s to the best bound", lambda run: seconds_close(run["trajectory"], _step(run), best), 1, True
+        ),
     )
     rows = [
         [
@@ -298,10 +303,17 @@ def _cost_table(dataset: str, groups: dict[Configuration, Runs]) -> Table:
     return Table(
         f"{dataset}: what it took, mean over seeds (each seed). Seconds of training after which the "
         "ten-sample bound of the whole mixture, not tempered, stays within 0.1 nat of its last value, or of "
-        "the best last value of any run on the data set (-: never), to the next of some 16 checkpoints.",
+        "the best last value of any run on the data set (-: never), to the next of some 16 checkpoints; "
+        "these are steps times the calibrated time of one. The other seconds were measured while other "
+        "programs ran beside; CPU seconds, of the whole program on one thread, suffer least from that.",
         ["configuration", "s meant", "iterations", *(quantity.name for quantity in quantities)],
         rows,
     )
+
+
+def _step(run: Run) -> float:
+    """Seconds of a training step, by the calibration."""
+    return run["seconds"] / run["iterations"]
 
 
 def _best_bound(groups: dict[Configuration, Runs]) -> float:
@@ -369,10 +381,13 @@ def _plot_course(canvas: Any, datasets: dict[str, dict[Configuration, Runs]]) ->
     for axes, (dataset, groups) in zip(_grid(canvas, len(datasets)), datasets.items(), strict=True):
         best = _best_bound(groups)
         for configuration, runs in _shortest(groups).items():
-            courses = [runs[seed]["trajectory"] for seed in sorted(runs)]
             points = [
-                [(p["training_seconds"], best - p["lower_bound_10"]) for p in course if p["lower_bound_10"]]
-                for course in courses
+                [
+                    (p["iteration"] * _step(run), best - p["lower_bound_10"])
+                    for p in run["trajectory"]
+                    if p["lower_bound_10"]
+                ]
+                for _, run in sorted(runs.items())
             ]
             times = [time for time, _ in points[0] if all(len(other) > 1 for other in points)]
             gaps = [fmean(_interpolated(course, time) for course in points) for time in times]
@@ -383,7 +398,7 @@ def _plot_course(canvas: Any, datasets: dict[str, dict[Configuration, Runs]]) ->
         axes.set_yscale("log")
         axes.set_ylim(0.01, 30)
         axes.set_title(dataset)
-        axes.set_xlabel("training time, s")
+        axes.set_xlabel("training time by the calibration, s")
         axes.set_ylabel("nats below the best")
     canvas.legend(lines.values(), lines.keys(), loc="outside lower center", ncols=4)
 

@@ -5,6 +5,7 @@ import pytest
 from scipy.stats import multivariate_normal
 
 from vbpi_mix.branches import densities
+from vbpi_mix.branches._kernels import make_work, standardise
 from vbpi_mix.results import _correlation_kernels as kernels
 from vbpi_mix.results import correlations as module
 from vbpi_mix.results.correlations import Correlations, branches_around, estimate_correlations
@@ -145,7 +146,7 @@ def test_log_ratio_is_that_of_dense_gaussians(support, mixture, correlations):
     ratio = np.empty((6, 2))
     kernels.log_ratio(
         mixture.branches.table, index.feature_index, log_lengths, True, tripartition, around,
-        index.children, index.parameter_index, correlations.shifts, correlations.precision, np.empty(9),
+        index.children, index.parameter_index, correlations.shifts, correlations.precision, make_work(9),
         ratio,
     )  # fmt: skip
     location, log_scale, skew = np.moveaxis(mixture.branches.branch_parameters(index.feature_index), -1, 0)
@@ -209,8 +210,7 @@ def test_shifts_add_up_at_the_branch_above_a_pcsp_and_the_sum_by_pcsp_is_the_tra
 ):
     _, _, _, index = weighted_draws(mixture, 40, 1)
     shifts = correlations.shifts[0]
-    mean = np.zeros(index.root_index.shape)
-    kernels.add_shifts(index.children, index.parameter_index, shifts, mean)
+    mean = module.mean_noise(index, shifts)
     np.testing.assert_allclose(mean, mean_noise(support, index, shifts), atol=1e-12)
     assert np.abs(mean).min(axis=1).max() > 0.0  # no branch is left out in some tree: all meet PCSPs
     values = np.random.default_rng(13).normal(size=mean.shape)
@@ -288,7 +288,7 @@ def test_noise_is_found_from_branch_lengths_under_every_skew():
     # What a file of draws holds.
     log_lengths = np.log(np.exp(log_lengths))
     found = np.empty(45)
-    kernels._standardise(table, features[0], log_lengths, True, found)
+    standardise(table, features[0], log_lengths, True, make_work(45), found)
     np.testing.assert_allclose(found, noise, rtol=0, atol=1e-9)
 
 
@@ -304,7 +304,7 @@ def test_correlated_draws_have_the_density_of_the_change_of_variables(support, m
     correlate(noise, 0, tripartition, around, correlations)
     noise = np.clip(noise, -8.0, 8.0)
     every = TopologyIndex(*(np.repeat(part, num_draws, axis=0) for part in index))
-    kernels.add_shifts_of_components(
+    kernels.add_shifts(
         np.zeros(num_draws, np.int32), every.children, every.parameter_index, correlations.shifts, noise
     )
     log_lengths = densities.transform(noise, *parameters[:, 0])
@@ -312,7 +312,7 @@ def test_correlated_draws_have_the_density_of_the_change_of_variables(support, m
     kernels.log_ratio(
         mixture.branches.table, every.feature_index, log_lengths, True,
         np.repeat(tripartition, num_draws, axis=0), np.repeat(around, num_draws, axis=0), every.children,
-        every.parameter_index, correlations.shifts, correlations.precision, np.empty(9), ratio,
+        every.parameter_index, correlations.shifts, correlations.precision, make_work(9), ratio,
     )  # fmt: skip
     margins = np.stack([densities.log_density(log_lengths, *parameters[:, a]).sum(-1) for a in range(2)], 1)
     log_q = margins + ratio

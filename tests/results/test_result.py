@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from vbpi_mix.errors import RunDirectoryError
+from vbpi_mix.machine import versions
 from vbpi_mix.results import correction, evaluation, result
 
 
@@ -22,7 +23,7 @@ def run_result(draws):
         iterations=100,
         ms_per_iteration=1.25,
         seed=7,
-        versions=result.versions(),
+        versions=versions(),
         provenance=result.Provenance(
             command=["vbpi-mix", "run"],
             data="DS1",

@@ -20,36 +20,43 @@ CONFIG = RunConfig.model_validate(
     }
 )
 
+TAKING_TURNS = CONFIG.model_validate(
+    CONFIG.model_dump() | {"mixture": {"components": 3, "sampled": 1, "estimator": "s2s", "particles": 3}}
+)
 
-def start(problem):
+
+def start(problem, config=CONFIG):
     state = TrainingState.initial(
-        initial_mixture(problem.support, problem.sample, CONFIG.mixture, CONFIG.optimisation)
+        initial_mixture(problem.support, problem.sample, config.mixture, config.optimisation)
     )
-    return Checkpoint(CONFIG, problem.patterns, problem.sample, state, RandomStreams.from_seed(4), 1.5, 2.5)
+    return Checkpoint(config, problem.patterns, problem.sample, state, RandomStreams.from_seed(4), 1.5, 2.5)
 
 
 def run(problem, kind, checkpoint, num_reports=None):
-    engine = problem.engine(kind, CONFIG.mixture, CONFIG.optimisation, checkpoint.state)
+    config = checkpoint.config
+    engine = problem.engine(kind, config.mixture, config.optimisation, checkpoint.state)
     reports = []
-    for report in train(engine, checkpoint.streams, CONFIG.mixture, CONFIG.optimisation, 8, 3):
+    for report in train(engine, checkpoint.streams, config.mixture, config.optimisation, 8, 3):
         reports.append((report.step, report.bound))
         if num_reports is not None and len(reports) == num_reports:
             break
     return engine.state(), reports
 
 
-@pytest.mark.parametrize("kind", ["compiled", "torch"])
-def test_resuming_continues_bit_for_bit(small_problem, kind, tmp_path):
-    whole, all_reports = run(small_problem, kind, start(small_problem))
+@pytest.mark.parametrize(
+    ("kind", "config"), [("compiled", CONFIG), ("torch", CONFIG), ("compiled", TAKING_TURNS)]
+)
+def test_resuming_continues_bit_for_bit(small_problem, kind, config, tmp_path):
+    whole, all_reports = run(small_problem, kind, start(small_problem, config))
     assert [step for step, _ in all_reports] == [3, 6, 9, 12]
 
-    first = start(small_problem)
+    first = start(small_problem, config)
     state, reports = run(small_problem, kind, first, num_reports=2)
     path = tmp_path / "checkpoint.pt"
-    Checkpoint(CONFIG, first.patterns, first.sample, state, first.streams, 9.0, 2.5).save(path)
+    Checkpoint(config, first.patterns, first.sample, state, first.streams, 9.0, 2.5).save(path)
     loaded = Checkpoint.load(path)
     assert (loaded.state.step, loaded.training_seconds, loaded.support_seconds) == (6, 9.0, 2.5)
-    assert loaded.config == CONFIG
+    assert loaded.config == config
     rest, more_reports = run(small_problem, kind, loaded)
     assert reports + more_reports == all_reports
     for name, array in whole.arrays().items():

@@ -44,6 +44,8 @@ CASES = [
         {"components": 4, "sampled": 1, "estimator": "s2a", "branch_density": "lognormal"},
         {"optimiser": "adam"},
     ),
+    ({"components": 3, "sampled": 1, "estimator": "s2s", "particles": 2}, {}),
+    ({"components": 3, "sampled": 1, "estimator": "s2s", "particles": 2}, {"optimiser": "adam"}),
     ({"components": 3, "sampled": 2, "estimator": "s2s", "particles": 2}, {"optimiser": "adam"}),
     (
         {"components": 4, "sampled": 2, "estimator": "s2s", "particles": 2},

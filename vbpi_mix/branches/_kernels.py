@@ -30,9 +30,11 @@ from vbpi_mix.branches._weibull import (
     LOG_CONSTANT,
     SLOPE,
     hazard,
+    noise_of_surprise,
     shape,
     step_of_surprise,
     surprise_of_noise,
+    surprise_of_step,
 )
 
 _LANES = 8
@@ -95,6 +97,26 @@ def draw(
             _scale_and_shift(work[2], work, out[t])
         else:
             _scale_and_shift(noise[t], work, out[t])
+
+
+@njit(nogil=True, fastmath={"contract"}, error_model="numpy")
+def standardise(
+    table: np.ndarray,
+    rows: np.ndarray,
+    log_lengths: np.ndarray,
+    skewed: bool,
+    work: np.ndarray,
+    out: np.ndarray,
+) -> None:
+    """Write the noise that one component's table turns into one tree's log branch lengths to out [edge]."""
+    _gather(table, rows, log_lengths, skewed, work)
+    for e in range(out.shape[0]):
+        out[e] = work[0, e] * exp(-work[1, e])
+    if skewed:
+        for e in range(out.shape[0]):
+            work[0, e] = surprise_of_step(out[e], work[2, e])
+        for e in range(out.shape[0]):
+            out[e] = noise_of_surprise(work[0, e])
 
 
 @njit(nogil=True, fastmath=_REORDER, error_model="numpy")

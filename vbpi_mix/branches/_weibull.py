@@ -1,7 +1,6 @@
 """Compiled functions of one branch's skewed density, in the notation of `vbpi_mix.branches.densities`.
 
-`shape`, `hazard`, `minus_log_complement` and `step_of_surprise` have no branches or calls, so that loops over
-them vectorise.
+All but `surprise_of_noise` have no branches or calls, so that loops over them vectorise.
 """
 
 import math
@@ -17,9 +16,28 @@ LOG_CONSTANT = math.log(SLOPE) + math.log(LOG_2)
 """log(C log 2), which is log(alpha c) + h - G0 + L(G0) for any h."""
 _FAR = 36.0
 _SQRT_HALF = math.sqrt(0.5)
-_ROOT_TWO_PI = math.sqrt(2.0 * math.pi)
-# Beyond this, the tail of the normal distribution is too small for double precision.
-_LAST_TAIL = 37.0
+_SMALLEST = 1e-300
+_NUMERATOR = (
+    3.51027443680574,
+    24.139689782220174,
+    40.236091263450454,
+    30.670766683642217,
+    7.916128633835796,
+    0.6043282477806787,
+    0.012246311288888723,
+    4.307903724971637e-05,
+)
+_DENOMINATOR = (
+    1.0,
+    10.98747520499622,
+    26.882613151838868,
+    28.779722528290236,
+    14.063098259881684,
+    2.451406922011013,
+    0.13696646504094054,
+    0.00208842279420534,
+    5.215661260484639e-06,
+)
 
 
 # Not inline="always": that would give these functions the caller's licence to reorder.
@@ -61,36 +79,37 @@ def step_of_surprise(surprise: float, skew: float) -> float:
     return (x + skew) * d_log_alpha / SLOPE
 
 
-@njit(nogil=True, error_model="numpy")
-def noise_of_step(step: float, skew: float) -> float:
-    """Noise that `surprise_of_noise` and `step_of_surprise` make this step of."""
+@njit(nogil=True, inline="always")
+def surprise_of_step(step: float, skew: float) -> float:
+    """The inverse of `step_of_surprise`."""
     _, L0, d_log_alpha = shape(skew)
     _, _, _, minus_l = hazard(step * SLOPE / d_log_alpha - skew)
-    surprise = LOG_2 / L0 * minus_l
-    if surprise > LOG_2:
-        return -_distance_of_tail(-surprise)
-    return _distance_of_tail(math.log(-math.expm1(-surprise)))
+    return LOG_2 / L0 * minus_l
 
 
-@njit(nogil=True, error_model="numpy")
-def _distance_of_tail(log_tail: float) -> float:
-    """Where the normal distribution's upper tail is exp(log_tail), at most one half.
+@njit(nogil=True, inline="always")
+def noise_of_surprise(surprise: float) -> float:
+    """The inverse of `surprise_of_noise`: where the normal distribution function is exp(-surprise)."""
+    surprise = _SMALLEST if surprise < _SMALLEST else surprise
+    u, v = exp_and_complement(surprise)
+    # Of the two tails the smaller one is held to full relative precision.
+    is_left = surprise > LOG_2
+    distance = _distance_of_tail(surprise if is_left else minus_log(v, u))
+    return -distance if is_left else distance
 
-    Two steps of Halley's method from the approximation 26.2.23 of Abramowitz & Stegun (1964), which errs by
-    less than 5e-4 and is right in the limit.
+
+@njit(nogil=True, inline="always")
+def _distance_of_tail(minus_log_tail: float) -> float:
+    """Where the normal distribution's upper tail has this surprise, at least log 2.
+
+    With s = sqrt(-2 log tail), s less the distance is a rational function of s, fitted to it by least squares
+    and weighted anew until the largest error was least: below 1e-11, absolute or relative, for distances up
+    to 38. Further out, where no draw ever comes, it is below 1e-6 of the distance.
     """
-    s = math.sqrt(-2.0 * log_tail)
-    z = s - (2.515517 + s * (0.802853 + s * 0.010328)) / (
-        1.0 + s * (1.432788 + s * (0.189269 + s * 0.001308))
-    )
-    for _ in range(2):
-        if z < _LAST_TAIL:
-            tail = 0.5 * math.erfc(z * _SQRT_HALF)
-            excess = math.log(tail) - log_tail
-            slope = math.exp(-0.5 * z * z) / (_ROOT_TWO_PI * tail)
-        else:
-            w = 1.0 / (z * z)
-            slope = z / (1.0 - w * (1.0 - w * (3.0 - w * (15.0 - 105.0 * w))))
-            excess = -0.5 * z * z - math.log(_ROOT_TWO_PI * slope) - log_tail
-        z += 2.0 * excess / (2.0 * slope + excess * (slope - z))
-    return z
+    s = math.sqrt(2.0 * minus_log_tail)
+    p, q = _NUMERATOR, _DENOMINATOR
+    high = p[4] + s * (p[5] + s * (p[6] + s * p[7]))
+    numerator = p[0] + s * (p[1] + s * (p[2] + s * (p[3] + s * high)))
+    high = q[4] + s * (q[5] + s * (q[6] + s * (q[7] + s * q[8])))
+    denominator = q[0] + s * (q[1] + s * (q[2] + s * (q[3] + s * high)))
+    return s - numerator / denominator

@@ -85,9 +85,9 @@ def choose_components(
     if num_sampled == num_components:
         sampled = everything
     elif num_sampled == 1:  # the same in a fraction of the time
-        sampled = rng.integers(num_components, size=1)
-    else:
-        sampled = np.sort(rng.choice(num_components, num_sampled, replace=False))
+        sampled = np.array([rng.integers(num_components)])
+    else:  # faster than rng.choice for the numbers of components that there are
+        sampled = np.sort(rng.permutation(num_components)[:num_sampled])
     match estimator:
         case Estimator.A2A | Estimator.S2A:
             return ComponentChoice(sampled, everything, sampled)

@@ -12,7 +12,7 @@ import math
 import numpy as np
 from numba import njit
 
-from vbpi_mix.branches._weibull import noise_of_step
+from vbpi_mix.branches._kernels import standardise
 
 
 @njit(cache=True, nogil=True)
@@ -74,22 +74,6 @@ def correlate(
             noise[t, around[t, i, b]] = to_b * x + shared * first + scale_b * second
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
-def _standardise(
-    table: np.ndarray, rows: np.ndarray, log_lengths: np.ndarray, skewed: bool, out: np.ndarray
-) -> None:
-    """Write the noise that gives one tree's log branch lengths under one component's table to out [edge]."""
-    for e in range(rows.shape[0]):
-        location, log_scale, skew = 0.0, 0.0, 0.0
-        for j in range(3):
-            row = rows[e, j]
-            location += table[row, 0]
-            log_scale += table[row, 1]
-            skew += table[row, 2]
-        z = (log_lengths[e] - location) * math.exp(-log_scale)
-        out[e] = noise_of_step(z, skew) if skewed else z
-
-
 @njit(nogil=True)
 def _add_shifts(
     children: np.ndarray, parameter_index: np.ndarray, shifts: np.ndarray, sign: float, noise: np.ndarray
@@ -114,38 +98,15 @@ def _add_shifts(
 
 @njit(cache=True, nogil=True)
 def add_shifts(
-    children: np.ndarray, parameter_index: np.ndarray, shifts: np.ndarray, noise: np.ndarray
-) -> None:
-    """Add the shifts [parameter + 2] of every tree's PCSPs to noise [tree, edge]."""
-    for t in range(noise.shape[0]):
-        _add_shifts(children[t], parameter_index[t], shifts, 1.0, noise[t])
-
-
-@njit(cache=True, nogil=True)
-def add_shifts_of_components(
     component_of_tree: np.ndarray,
     children: np.ndarray,
     parameter_index: np.ndarray,
     shifts: np.ndarray,
     noise: np.ndarray,
 ) -> None:
-    """The same with the shifts [component, parameter + 2] of each tree's component."""
+    """Add the shifts [component, parameter + 2] of every tree's PCSPs to noise [tree, edge]."""
     for t in range(noise.shape[0]):
         _add_shifts(children[t], parameter_index[t], shifts[component_of_tree[t]], 1.0, noise[t])
-
-
-@njit(cache=True, nogil=True)
-def subtract_shifts(
-    topology_index: np.ndarray,
-    children: np.ndarray,
-    parameter_index: np.ndarray,
-    shifts: np.ndarray,
-    noise: np.ndarray,
-) -> None:
-    """Subtract the shifts [parameter + 2] of the draws' topologies from noise [draw, edge]."""
-    for i in range(noise.shape[0]):
-        t = topology_index[i]
-        _add_shifts(children[t], parameter_index[t], shifts, -1.0, noise[i])
 
 
 @njit(cache=True, nogil=True)
@@ -183,16 +144,17 @@ def log_ratio(
     parameter_index: np.ndarray,
     shifts: np.ndarray,
     precision: np.ndarray,
-    noise: np.ndarray,
+    work: np.ndarray,
     out: np.ndarray,
 ) -> None:
     """Write the log ratio of dependent to independent density of every tree to out [tree, component].
 
-    ``noise [edge]`` is scratch space.
+    ``work`` is scratch space of `vbpi_mix.branches._kernels.make_work`.
     """
-    for t in range(log_lengths.shape[0]):
-        for component in range(params.shape[0]):
-            _standardise(params[component], feature_index[t], log_lengths[t], skewed, noise)
+    noise = np.empty(log_lengths.shape[1])
+    for component in range(params.shape[0]):
+        for t in range(log_lengths.shape[0]):
+            standardise(params[component], feature_index[t], log_lengths[t], skewed, work, noise)
             total = 0.0
             for e in range(noise.shape[0]):
                 total -= noise[e] * noise[e]
@@ -212,16 +174,17 @@ def noise_of_lengths(
     table: np.ndarray,
     feature_index: np.ndarray,
     topology_index: np.ndarray,
-    branch_lengths: np.ndarray,
+    log_lengths: np.ndarray,
     skewed: bool,
+    work: np.ndarray,
     out: np.ndarray,
 ) -> None:
-    """Write the noise that gives branch lengths [draw, edge] under one component's table to out [draw, edge].
+    """Write the noise [draw, edge] that gives log branch lengths [draw, edge] under one component's table.
 
     ``feature_index`` has a row a distinct topology.
     """
-    for i in range(branch_lengths.shape[0]):
-        _standardise(table, feature_index[topology_index[i]], np.log(branch_lengths[i]), skewed, out[i])
+    for i in range(log_lengths.shape[0]):
+        standardise(table, feature_index[topology_index[i]], log_lengths[i], skewed, work, out[i])
 
 
 @njit(cache=True, nogil=True)

@@ -8,10 +8,10 @@ import numpy as np
 
 from vbpi_mix.alignment import Alignment, read_alignment
 from vbpi_mix.datasets import dataset_info, load_dataset
-from vbpi_mix.errors import ConfigurationError
 from vbpi_mix.likelihood.base import TreeLikelihood, make_likelihood
 from vbpi_mix.likelihood.models import jc69
 from vbpi_mix.likelihood.priors import ExponentialBranchPrior
+from vbpi_mix.machine import check_torch_device
 from vbpi_mix.patterns import SitePatterns, compress
 from vbpi_mix.results.correction import CorrectedPosterior, CorrectionMethod, choose_method, correct
 from vbpi_mix.results.correlations import Correlations
@@ -212,19 +212,10 @@ def use_threads(machine: MachineConfig) -> None:
 
 
 def check_device(machine: MachineConfig) -> None:
-    """Refuse a device that torch does not know or cannot reach.
+    """Refuse a device that the engine cannot use.
 
     Raises:
         ConfigurationError: Such a device was asked for.
     """
-    if machine.engine != "torch":
-        return
-    import torch
-
-    try:
-        torch.empty(1, device=machine.device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).splitlines()[0]
-        raise ConfigurationError(
-            f"--device {machine.device}: torch cannot use it ({reason}); choose another, such as cpu"
-        ) from None
+    if machine.engine == "torch":
+        check_torch_device(machine.device)

@@ -32,6 +32,7 @@ from functools import cached_property
 import numpy as np
 from jaxtyping import Float64, Int, Int32
 
+from vbpi_mix.branches._kernels import make_work
 from vbpi_mix.results import _correlation_kernels as kernels
 from vbpi_mix.results.draws import PosteriorDraws
 from vbpi_mix.sbn.support import Support, TopologyIndex
@@ -110,6 +111,7 @@ def estimate_correlations(
     around = branches_around(support, draws.topologies, split, tripartition)
     values = np.empty((mixture.num_components, len(support.tripartitions), 3))
     shifts = np.empty((mixture.num_components, support.num_parameters + 2))
+    log_lengths = np.log(draws.branch_lengths)
     for a in range(mixture.num_components):
         own = weights * draws.responsibilities[:, a]
         own[own < NEGLIGIBLE * weights.max()] = 0.0
@@ -118,16 +120,27 @@ def estimate_correlations(
             mixture.branches.table[a],
             index.feature_index,
             draws.topology_index,
-            draws.branch_lengths,
+            log_lengths,
             mixture.branches.is_skewed,
+            make_work(log_lengths.shape[1]),
             noise,
         )
         shifts[a] = _regress(noise, draws.topology_index, own, index, support.num_parameters)
-        kernels.subtract_shifts(draws.topology_index, index.children, index.parameter_index, shifts[a], noise)
+        noise -= mean_noise(index, shifts[a])[draws.topology_index]
         moments = np.zeros((len(support.tripartitions), 8))
         kernels.add_moments(noise, draws.topology_index, own, tripartition, around, moments)
         values[a] = _shrunk(moments)
     return Correlations(values, shifts)
+
+
+def mean_noise(
+    index: TopologyIndex, shifts: Float64[np.ndarray, "parameter_and_two"]
+) -> Float64[np.ndarray, "tree edge"]:
+    """Mean d of the noise of every branch of every topology, under the shifts of one component."""
+    mean = np.zeros((len(index.children), 2 * index.children.shape[1] + 1))
+    component = np.zeros(len(mean), np.int32)
+    kernels.add_shifts(component, index.children, index.parameter_index, shifts[None], mean)
+    return mean
 
 
 def branches_around(
@@ -190,9 +203,7 @@ def _regress(
 
     def normal_product(shifts: np.ndarray) -> np.ndarray:
         """The normal equations' matrix times shifts."""
-        fitted = np.zeros((num_topologies, num_edges))
-        kernels.add_shifts(index.children, index.parameter_index, shifts, fitted)
-        return by_pcsp(topology_weights[:, None] * fitted) + ridge * shifts
+        return by_pcsp(topology_weights[:, None] * mean_noise(index, shifts)) + ridge * shifts
 
     return _conjugate_gradients(normal_product, by_pcsp(sums), np.where(is_seen, total + ridge, 1.0))
 

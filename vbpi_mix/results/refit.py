@@ -44,7 +44,8 @@ MAX_STEPS = 60
 """Most EM steps of a candidate."""
 
 MAX_WORK = 150_000
-"""Most topologies times EM steps of a fit, about a second of work; six steps are done in any case."""
+"""Most topologies times EM steps of a fit, over all components: about a second of work. Six steps are done in
+any case, and the more topologies there are, the less further ones gain on held-out draws."""
 
 NEGLIGIBLE = 1e-3
 """Weight of the least probable topologies that are left out of a fit, all together."""
@@ -164,7 +165,7 @@ def _fitted(
     for a, (own, start) in enumerate(zip(weights, starts, strict=True)):
         kept = _heaviest(own)
         prior_counts = PRIOR_STRENGTH * mixture.networks.q[a, :-2]
-        max_steps = max(6, min(MAX_STEPS, MAX_WORK // len(kept)))
+        max_steps = max(6, min(MAX_STEPS, MAX_WORK // (len(kept) * len(weights))))
         logits[a] = fit_network(
             mixture.support,
             index.select(kept),

@@ -1,8 +1,6 @@
 """Content of ``result.json``: what a run found, how far to trust it, and what it was made with."""
 
 import math
-import platform
-from importlib import metadata
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -15,9 +13,6 @@ from vbpi_mix.results.evaluation import MarginalLogLikelihood
 from vbpi_mix.results.posterior_summary import CredibleSet, credible_sets
 from vbpi_mix.results.refit import RefitChoice
 from vbpi_mix.results.run_directory import to_json, write_text
-
-PACKAGES = ("vbpi-mix", "numpy", "scipy", "numba", "torch", "arviz-stats", "dendropy", "biopython")
-"""Distributions whose versions every result records."""
 
 
 class _Frozen(BaseModel):
@@ -169,21 +164,6 @@ def estimate(
             ),
         ),
     )
-
-
-def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that a result depends on."""
-    found = {"python": platform.python_version()}
-    for name in PACKAGES:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    if "vbpi-mix" not in found:
-        from vbpi_mix import __version__
-
-        found["vbpi-mix"] = __version__
-    return found
 
 
 def write_result(path: Path, result: RunResult) -> None:

@@ -39,9 +39,15 @@ from vbpi_mix.errors import RunDirectoryError
 
 @dataclass(frozen=True)
 class RunDirectory:
-    """Paths of a run's files; nothing is created or read before a method asks for it."""
+    """Paths of a run's files; nothing is created or read before a method asks for it.
+
+    Attributes:
+        path: The directory.
+        command: Command of ``vbpi-mix`` that makes such runs.
+    """
 
     path: Path
+    command: str = "run"
 
     @property
     def config(self) -> Path:
@@ -156,8 +162,8 @@ class RunDirectory:
         if not self.config.exists():
             raise RunDirectoryError(
                 f"{self.path}: expected the directory of a run, but {self.config.name} is missing in it; "
-                "give the folder that was --out of 'vbpi-mix run', or, if that run was stopped before it "
-                "saved anything, start it again without --resume"
+                f"give the folder that was --out of 'vbpi-mix {self.command}', or, if that run was stopped "
+                "before it saved anything, start it again without --resume"
             )
 
     def require_checkpoint(self) -> None:
@@ -169,7 +175,8 @@ class RunDirectory:
         self.require_run()
         if not self.checkpoint.exists():
             raise RunDirectoryError(
-                f"{self.path}: this run has not saved its state yet; continue it with 'vbpi-mix run --resume'"
+                f"{self.path}: this run has not saved its state yet; continue it with "
+                f"'vbpi-mix {self.command} --resume'"
             )
 
     @contextmanager

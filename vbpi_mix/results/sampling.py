@@ -155,7 +155,7 @@ def _propose(
         correlation_kernels.correlate(
             component_of_tree, drawn.tripartition, around, correlations.values, noise
         )
-        correlation_kernels.add_shifts_of_components(
+        correlation_kernels.add_shifts(
             component_of_tree, index.children, index.parameter_index, correlations.shifts, noise
         )
     work = branch_kernels.make_work(num_edges)
@@ -171,6 +171,6 @@ def _propose(
         correlation_kernels.log_ratio(
             branches.table, index.feature_index, log_lengths, branches.is_skewed, drawn.tripartition, around,
             index.children, index.parameter_index, correlations.shifts, correlations.precision,
-            np.empty(num_edges), log_ratio,
+            work, log_ratio,
         )  # fmt: skip
         log_branches += log_ratio

@@ -2,6 +2,9 @@
 
 A step is a handful of calls into compiled code on arrays that were allocated once, and in the middle the
 objective, the same few lines of array code that every engine uses, which turns log weights into cotangents.
+
+Where a step has to do with one component alone (S2S with S = 1), the components are kept apart in memory:
+each is trained as a mixture of one, and they take turns.
 """
 
 import math
@@ -45,11 +48,17 @@ class CompiledEngine:
         num_edges, num_rows = 2 * support.num_taxa - 3, table.shape[1]
         num_denominators = config.num_sampled if config.estimator is Estimator.S2S else config.components
         self._state = state
+        is_lazy = optimisation.optimiser == "lazy_adam"  # else a step changes all components
+        is_alone = num_denominators == 1 and is_lazy and config.components > 1
+        self._parts = [state.component(a) for a in range(config.components)] if is_alone else []
+        self._changed: set[int] = set()
         self._likelihood = likelihood
         self._branch_prior = branch_prior
         self._log_topology_prior = log_topology_prior(support.num_taxa)
-        self._is_lazy = optimisation.optimiser == "lazy_adam"
-        self._sampler = Sampler(state.mixture, num_trees, num_denominators)
+        self._is_lazy = is_lazy
+        self._sampler = Sampler(
+            self._parts[0].mixture if is_alone else state.mixture, num_trees, num_denominators
+        )
         self._log_likelihood = np.empty(num_trees)
         self._d_branch = np.empty((num_trees, num_edges))
         self._topology_scratch = TopologyScratch.empty(num_edges, support.num_parents, support.num_parameters)
@@ -59,15 +68,21 @@ class CompiledEngine:
 
     def state(self) -> TrainingState:
         """The state after the last step."""
+        for number in self._changed:
+            self._state.set_component(number, self._parts[number])
+        if self._changed:
+            self._state.mixture.networks.refresh()
+            self._changed.clear()
         return self._state
 
     def step(self, draw: StepDraw, settings: StepSettings) -> float:
         """Do one step uphill and return its bound in nats; see `vbpi_mix.training.state.Engine`."""
-        state, sampler = self._state, self._sampler
-        networks, branches = state.mixture.networks, state.mixture.branches
+        state, denominators, component_of_tree = self._concerned(draw)
+        sampler = self._sampler
+        sampler.mixture = state.mixture
         num_sampled, num_trees = len(draw.choice.sampled), len(draw.noise)
-        denominators = draw.choice.denominators.astype(np.int32)
-        particles = sampler.draw(draw.component_of_tree, denominators, draw.uniforms, draw.noise)
+        networks, branches = state.mixture.networks, state.mixture.branches
+        particles = sampler.draw(component_of_tree, denominators, draw.uniforms, draw.noise)
         log_lengths, lengths = particles.log_lengths, particles.branch_lengths
         self._likelihood.value_and_gradient(
             particles.topologies.children, lengths, out=(self._log_likelihood, self._d_branch)
@@ -87,7 +102,7 @@ class CompiledEngine:
         bound = float(objective.bound)
         if not math.isfinite(bound):
             raise NonFiniteError(
-                describe_non_finite(state.step, draw, objective.log_weights, self._log_likelihood)
+                describe_non_finite(self._state.step, draw, objective.log_weights, self._log_likelihood)
             )
         d_log_lengths = objective.d_log_joint.reshape(num_trees, 1) * (
             settings.inverse_temperature * self._d_branch * lengths + self._branch_prior.gradient_of(lengths)
@@ -103,5 +118,15 @@ class CompiledEngine:
             state.branch_moments.transpose(1, 2, 3, 0), state.branch_updates.T, sampler.branch_work,
             sampler.all_components, self._branch_scratch,
         )  # fmt: skip
-        state.step += 1
+        self._state.step += 1
+        if self._parts:
+            self._changed.update(map(int, draw.choice.sampled))
         return bound
+
+    def _concerned(self, draw: StepDraw) -> tuple[TrainingState, np.ndarray, np.ndarray]:
+        """The state that a step changes, and in it the denominators and the component of every tree."""
+        denominators, component_of_tree = draw.choice.denominators.astype(np.int32), draw.component_of_tree
+        if not self._parts:
+            return self._state, denominators, component_of_tree
+        part = self._parts[int(denominators[0])]
+        return part, np.zeros_like(denominators), np.zeros_like(component_of_tree)

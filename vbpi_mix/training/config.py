@@ -4,7 +4,6 @@ The resolved configuration is written beside the results as ``config.toml``; a r
 file.
 """
 
-import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -12,6 +11,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from vbpi_mix.branches.network import BranchDensity, BranchFeatures
+from vbpi_mix.machine import available_cores
 from vbpi_mix.objectives.estimators import Estimator, check_sizes
 from vbpi_mix.objectives.gradients import BranchGradient, TopologyGradient
 
@@ -157,13 +157,6 @@ class EvaluationConfig(_Frozen):
     """Trees resampled into the posterior files."""
 
 
-def _available_cores() -> int:
-    """Cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
 class MachineConfig(_Frozen):
     """What the run computes with."""
 
@@ -171,7 +164,7 @@ class MachineConfig(_Frozen):
     """Compiled code on the CPU, or torch on any device."""
     device: str = "cpu"
     """Device of the torch engine, as torch names it."""
-    threads: int = Field(default_factory=_available_cores, ge=1)
+    threads: int = Field(default_factory=available_cores, ge=1)
     """Threads of the likelihood kernel and of drawing trees; of torch in the whole process, where it is the
     engine. By default one for each core that the process may use; results do not depend on them."""
     dtype: Literal["float64", "float32"] = "float32"

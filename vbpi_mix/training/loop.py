@@ -51,7 +51,8 @@ def train(
         NonFiniteError: A bound was not finite; the engine's state is that before the step.
     """
     num_steps = optimisation.iterations
-    while (start := engine.state().step) < num_steps:
+    stop = engine.state().step
+    while (start := stop) < num_steps:
         stop = min(num_steps, start - start % report_every + report_every)
         began = time.perf_counter()
         bounds = []

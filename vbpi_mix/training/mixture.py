@@ -64,6 +64,14 @@ class Mixture:
         """Whether branch features include primary subsplit pairs."""
         return self.branches.features is BranchFeatures.PSP
 
+    def component(self, number: int) -> "Mixture":
+        """A copy of one component, as a mixture of one."""
+        own = slice(number, number + 1)
+        return Mixture(
+            SubsplitNetworks.from_logits(self.support, self.networks.logits[own].copy()),
+            BranchParameters(self.branches.table[own].copy(), self.branches.features, self.branches.density),
+        )
+
 
 class Sampler:
     """Draws trees from a mixture into arrays that are allocated once and overwritten by every call.

@@ -70,6 +70,18 @@ class TrainingState:
             "branch_updates": self.branch_updates,
         }
 
+    def component(self, number: int) -> "TrainingState":
+        """A copy of one component's part, as the state of a mixture of one."""
+        part = TrainingState.initial(self.mixture.component(number))
+        part.restore(self.step, {name: array[number : number + 1] for name, array in self.arrays().items()})
+        return part
+
+    def set_component(self, number: int, part: "TrainingState") -> None:
+        """Copy one component's part back; `SubsplitNetworks.refresh` is left to the caller."""
+        parts = part.arrays()
+        for name, array in self.arrays().items():
+            array[number] = parts[name][0]
+
     def restore(self, step: int, arrays: dict[str, np.ndarray]) -> None:
         """Set the state to one whose step and `arrays` were saved.
 
