@@ -257,14 +257,20 @@ def test_an_unknown_option_is_a_user_error_too(command):
     assert "--compnents" in err
 
 
-def test_without_iqtree_the_message_says_how_to_install_it(command, tmp_path, monkeypatch):
+def test_without_iqtree_the_fallback_says_how_to_install_it(command, tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr("vbpi_mix.training.support_routes.has_piqtree", lambda: False)
+    monkeypatch.setattr("vbpi_mix.training.joining_trees.NUM_REPLICATES", 3)
     alignment = tmp_path / "seven.fasta"
     alignment.write_text("".join(f">{name}\nACGT\n" for name in "ABCDEFG"))
-    code, _, err = command("run", alignment, "--out", tmp_path / "out", "--quiet")
-    assert code == 2
-    assert "neither iqtree3 nor iqtree2 is on the PATH; install IQ-TREE" in err
-    assert "--support" in err
+    settings = ["--iterations", "5", "--repeats", "2", "--json"]
+    code, printed, err = command("run", alignment, "--out", tmp_path / "out", *settings)
+    assert code == 0, err
+    assert "support by route neighbour-joining" in err
+    source = json.loads(printed)["provenance"]["support"]
+    for text in (err, source):
+        assert "a fallback, since IQ-TREE was not found: install IQ-TREE" in text
+        assert "--support" in text
 
 
 def test_layers_of_configuration(tmp_path):

@@ -47,7 +47,8 @@ from vbpi_mix.results.run_directory import (
 from vbpi_mix.training.checkpoint import Checkpoint
 from vbpi_mix.training.config import RunConfig
 from vbpi_mix.training.loop import train
-from vbpi_mix.training.support_trees import find_iqtree, support_table
+from vbpi_mix.training.support_routes import ANNOUNCEMENTS
+from vbpi_mix.training.support_trees import support_table
 
 
 def run(
@@ -122,10 +123,15 @@ def _begin(config: RunConfig, directory: RunDirectory, resume: bool, progress: P
         return checkpoint
     alignment = analysis.read_data(config.data)
     progress.stage(f"{alignment.source}: {alignment.num_taxa} taxa, {alignment.num_sites} sites")
-    if analysis.needs_iqtree(config.data, alignment.num_taxa):
-        find_iqtree()  # so that where it is missing nothing else is said
-        progress.stage("making bootstrap trees with IQ-TREE for the support (this may take minutes)")
-    checkpoint = analysis.start_run(config, alignment)
+    announcement = ANNOUNCEMENTS.get(analysis.support_route(config.data, alignment))
+    if announcement is not None:
+        progress.stage(announcement)
+    trees = analysis.find_support_trees(config, alignment)
+    progress.stage(trees.summary())
+    if trees.advice is not None:
+        progress.stage(f"note: the support is {trees.advice}")
+    checkpoint = analysis.start_run(config, alignment, trees.sample)
+    checkpoint = replace(checkpoint, support_seconds=checkpoint.support_seconds + trees.seconds)
     support = checkpoint.state.mixture.support
     progress.stage(
         f"support: {support.num_parameters:,} parameters from {len(checkpoint.sample.children):,} topologies "

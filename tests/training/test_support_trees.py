@@ -104,6 +104,17 @@ def test_iqtree_3_is_preferred(tmp_path, monkeypatch):
     assert support_trees.find_iqtree() == str(tmp_path / "iqtree3")
 
 
+def test_a_plain_iqtree_must_be_recent(tmp_path, monkeypatch):
+    fake_program(tmp_path, "echo 'IQ-TREE multicore version 1.6.12 for Linux'")
+    (tmp_path / "iqtree2").rename(tmp_path / "iqtree")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert not support_trees.has_iqtree()
+    (tmp_path / "iqtree").unlink()
+    fake_program(tmp_path, "echo 'IQ-TREE multicore version 2.4.0 for Linux'")
+    (tmp_path / "iqtree2").rename(tmp_path / "iqtree")
+    assert support_trees.find_iqtree() == str(tmp_path / "iqtree")
+
+
 def test_without_iqtree_the_error_says_where_to_get_it(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(MissingProgramError, match=r"apt-get install iqtree.*--support"):

@@ -3,6 +3,7 @@
 import hashlib
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -26,8 +27,8 @@ from vbpi_mix.training.compiled import CompiledEngine
 from vbpi_mix.training.config import DataConfig, MachineConfig, RunConfig
 from vbpi_mix.training.mixture import Mixture
 from vbpi_mix.training.state import Engine, TrainingState, initial_mixture
-from vbpi_mix.training.support_trees import MAX_ENUMERATED_TAXA, bootstrap_trees, every_topology
-from vbpi_mix.trees.samples import TreeSample, read_tree_sample
+from vbpi_mix.training.support_routes import SupportRoute, SupportTrees, choose_route, find_support
+from vbpi_mix.trees.samples import TreeSample
 
 REFIT_DRAWS = 50_000
 """Draws that the refit learns from, over all components; no more than the evaluation uses."""
@@ -67,26 +68,32 @@ def read_data(data: DataConfig) -> Alignment:
     return read_alignment(data.alignment)
 
 
-def find_support_trees(config: RunConfig, alignment: Alignment) -> TreeSample:
-    """The trees that the support is built from: given, bundled, all of a few taxa, or made by IQ-TREE.
+def find_support_trees(config: RunConfig, alignment: Alignment) -> SupportTrees:
+    """The trees that the support is built from, by the first route that is open.
 
     Raises:
         TreeFormatError: The file of trees cannot be read, or its taxa are not the alignment's.
-        MissingProgramError: IQ-TREE is needed and not on the PATH.
+        VbpiMixError: The program that was to make them failed.
     """
     data = config.data
-    if data.support is not None:
-        return read_tree_sample(data.support, alignment.taxa)
-    if data.dataset is not None:
-        return read_tree_sample(dataset_info(data.dataset).support_path, alignment.taxa)
-    if not needs_iqtree(data, alignment.num_taxa):
-        return every_topology(alignment.taxa)
-    return bootstrap_trees(alignment, config.seed, config.machine.threads)
+    return find_support(
+        alignment,
+        config.seed,
+        given=data.support,
+        bundled=_bundled_trees(data),
+        model=data.model,
+        threads=config.machine.threads,
+    )
 
 
-def needs_iqtree(data: DataConfig, num_taxa: int) -> bool:
-    """Whether IQ-TREE is to make the support's trees."""
-    return data.support is None and data.dataset is None and num_taxa > MAX_ENUMERATED_TAXA
+def support_route(data: DataConfig, alignment: Alignment) -> SupportRoute:
+    """The route that `find_support_trees` will take."""
+    return choose_route(alignment, data.support, _bundled_trees(data))
+
+
+def _bundled_trees(data: DataConfig) -> Path | None:
+    """File of a data set's bundled trees; None for an alignment of the user's."""
+    return dataset_info(data.dataset).support_path if data.dataset is not None else None
 
 
 def start_run(config: RunConfig, alignment: Alignment, sample: TreeSample | None = None) -> Checkpoint:
@@ -99,7 +106,7 @@ def start_run(config: RunConfig, alignment: Alignment, sample: TreeSample | None
     """
     began = time.perf_counter()
     if sample is None:
-        sample = find_support_trees(config, alignment)
+        sample = find_support_trees(config, alignment).sample
     support = build_support(sample.children, alignment.taxa)
     mixture = initial_mixture(support, sample, config.mixture, config.optimisation)
     return Checkpoint(

@@ -28,8 +28,14 @@ from vbpi_mix.trees.newick import newick_texts
 from vbpi_mix.trees.samples import TreeDraws, TreeSample, read_tree_draws, read_tree_sample
 from vbpi_mix.trees.topology import unique_topologies
 
-PROGRAMS = ("iqtree3", "iqtree2")
+PROGRAMS = ("iqtree3", "iqtree2", "iqtree")
 """Names under which IQ-TREE is looked for on the PATH, the preferred first."""
+
+INSTALL_IQTREE = (
+    "install IQ-TREE (Debian and Ubuntu: apt-get install iqtree; conda: conda install -c bioconda iqtree; "
+    "others: iqtree.github.io)"
+)
+"""How to get IQ-TREE, for messages."""
 
 NUM_TREES = 1_000
 """Bootstrap trees of one run; IQ-TREE makes no fewer."""
@@ -61,22 +67,31 @@ def find_iqtree() -> str:
     """
     for name in PROGRAMS:
         path = shutil.which(name)
-        if path is not None:
+        if path is not None and (name != "iqtree" or _is_recent(_version(path))):
             return path
     raise MissingProgramError(
-        "the support of this alignment is built from bootstrap trees, and neither iqtree3 nor iqtree2 is on "
-        "the PATH; install IQ-TREE (Debian and Ubuntu: apt-get install iqtree; conda: conda install -c "
-        "bioconda iqtree; others: iqtree.github.io), or give a file of trees with --support"
+        "the support of this alignment is built from bootstrap trees, and IQ-TREE 2 or 3 is not on the PATH; "
+        f"{INSTALL_IQTREE}, or give a file of trees with --support"
     )
 
 
-def bootstrap_trees(alignment: Alignment, seed: int, threads: int = 1) -> TreeSample:
-    """Ultrafast-bootstrap trees of an alignment under JC69, made by IQ-TREE, which must be on the PATH.
+def has_iqtree() -> bool:
+    """Whether IQ-TREE 2 or 3 is on the PATH."""
+    try:
+        find_iqtree()
+    except MissingProgramError:
+        return False
+    return True
+
+
+def bootstrap_trees(alignment: Alignment, seed: int, threads: int = 1, model: str = "JC") -> TreeSample:
+    """Ultrafast-bootstrap trees of an alignment, made by IQ-TREE, which must be on the PATH.
 
     Args:
         alignment: At least four taxa, each with data.
         seed: Seed of IQ-TREE; the same seed, version and number of threads give the same trees.
         threads: Threads that IQ-TREE may use; it gets fewer where the alignment is short.
+        model: Substitution model, as IQ-TREE names it. The trees of its search are compared under JC69.
 
     Returns:
         The distinct topologies: of the bootstrap trees, with how often each occurs, and of the search's good
@@ -101,7 +116,7 @@ def bootstrap_trees(alignment: Alignment, seed: int, threads: int = 1) -> TreeSa
     with tempfile.TemporaryDirectory(prefix="vbpi-mix-") as folder:
         prefix = Path(folder) / "bootstrap"
         write_fasta(numbered, prefix.with_suffix(".fasta"))
-        command = [program, "-s", str(prefix.with_suffix(".fasta")), "-st", "DNA", "-m", "JC"]
+        command = [program, "-s", str(prefix.with_suffix(".fasta")), "-st", "DNA", "-m", model]
         threads = max(1, min(threads, alignment.num_sites // SITES_PER_THREAD))
         command += ["-B", str(NUM_TREES), "--wbt", "-seed", str(seed), "-T", str(threads)]
         if alignment.num_taxa <= MAX_SEARCHED_TAXA:
@@ -169,3 +184,9 @@ def _version(program: str) -> str:
     process = subprocess.run([program, "--version"], capture_output=True, text=True, check=False)
     found = re.search(r"version (\S+)", process.stdout)
     return found.group(1) if found else "of unknown version"
+
+
+def _is_recent(version: str) -> bool:
+    """Whether a version is 2 or later: earlier ones know other options."""
+    major = version.partition(".")[0]
+    return major.isdigit() and int(major) >= 2

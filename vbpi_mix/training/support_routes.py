@@ -1,0 +1,166 @@
+"""Where the support's trees come from: the best route that is open, with what it took and what it gave.
+
+In this order: a file of the user's, bundled trees, all topologies of a few taxa, IQ-TREE on the PATH,
+piqtree, and what the package can do by itself, which is labelled as the fallback that it is.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from vbpi_mix._nucleotides import MISSING
+from vbpi_mix.alignment import Alignment
+from vbpi_mix.training.joining_trees import joined_trees
+from vbpi_mix.training.piqtree_trees import has_piqtree, piqtree_trees
+from vbpi_mix.training.support_trees import (
+    INSTALL_IQTREE,
+    MAX_ENUMERATED_TAXA,
+    bootstrap_trees,
+    every_topology,
+    has_iqtree,
+)
+from vbpi_mix.trees.samples import TreeSample, read_tree_sample
+
+
+class SupportRoute(StrEnum):
+    """Where trees for a support may come from."""
+
+    GIVEN = "given"
+    BUNDLED = "bundled"
+    ENUMERATED = "enumerated"
+    IQTREE = "iqtree"
+    PIQTREE = "piqtree"
+    NEIGHBOUR_JOINING = "neighbour-joining"
+
+
+ANNOUNCEMENTS = {
+    SupportRoute.IQTREE: "making bootstrap trees with IQ-TREE for the support (this may take minutes)",
+    SupportRoute.PIQTREE: "making bootstrap trees with piqtree for the support (this may take minutes)",
+    SupportRoute.NEIGHBOUR_JOINING: "making trees for the support by neighbour joining (a minute or so)",
+}
+"""What to say before a route that takes time."""
+
+
+@dataclass(frozen=True)
+class SupportTrees:
+    """Trees for a support, and how they were come by.
+
+    Attributes:
+        sample: The distinct topologies with their weights; its source says how to make them again.
+        route: Where they come from.
+        seconds: Wall-clock time that it took.
+        advice: What would give better trees; None where nothing is amiss.
+    """
+
+    sample: TreeSample
+    route: SupportRoute
+    seconds: float
+    advice: str | None
+
+    @property
+    def num_trees(self) -> float:
+        """Sum of the weights: bootstrap trees, where every tree counts as one."""
+        return float(self.sample.weights.sum())
+
+    @property
+    def num_topologies(self) -> int:
+        """Number of distinct topologies."""
+        return len(self.sample.children)
+
+    def summary(self) -> str:
+        """One line for a log."""
+        return (
+            f"support by route {self.route}: {self.num_trees:,.0f} trees, {self.num_topologies:,} distinct "
+            f"topologies ({self.seconds:.1f} s)"
+        )
+
+
+def choose_route(
+    alignment: Alignment, given: Path | None = None, bundled: Path | None = None
+) -> SupportRoute:
+    """The route that `find_support` will take.
+
+    IQ-TREE places no taxa without data, so alignments with such taxa go to the fallback.
+    """
+    if given is not None:
+        return SupportRoute.GIVEN
+    if bundled is not None:
+        return SupportRoute.BUNDLED
+    if alignment.num_taxa <= MAX_ENUMERATED_TAXA:
+        return SupportRoute.ENUMERATED
+    if not _taxa_without_data(alignment):
+        if has_iqtree():
+            return SupportRoute.IQTREE
+        if has_piqtree():
+            return SupportRoute.PIQTREE
+    return SupportRoute.NEIGHBOUR_JOINING
+
+
+def find_support(
+    alignment: Alignment,
+    seed: int,
+    *,
+    given: Path | None = None,
+    bundled: Path | None = None,
+    model: str = "JC",
+    threads: int = 1,
+) -> SupportTrees:
+    """Trees for the support of an alignment, by the first route that is open.
+
+    Args:
+        alignment: The data.
+        seed: Seed of what is random.
+        given: The user's file of trees.
+        bundled: File of bundled trees.
+        model: Substitution model, as IQ-TREE names it. The fallback compares trees under JC.
+        threads: Threads that may be used.
+
+    Raises:
+        TreeFormatError: The file of trees cannot be read, or its taxa are not the alignment's.
+        VbpiMixError: IQ-TREE or piqtree failed.
+    """
+    route = choose_route(alignment, given, bundled)
+    began = time.perf_counter()
+    sample = _maker(route, alignment, seed, given or bundled, model, threads)()
+    advice = _advice(alignment) if route is SupportRoute.NEIGHBOUR_JOINING else None
+    if advice is not None:
+        sample = TreeSample(sample.taxa, sample.children, sample.weights, f"{sample.source}; {advice}")
+    return SupportTrees(sample, route, time.perf_counter() - began, advice)
+
+
+def _maker(
+    route: SupportRoute, alignment: Alignment, seed: int, path: Path | None, model: str, threads: int
+) -> Callable[[], TreeSample]:
+    """What makes the trees of a route."""
+    match route:
+        case SupportRoute.GIVEN | SupportRoute.BUNDLED:
+            assert path is not None  # the routes are chosen by it
+            return lambda: read_tree_sample(path, alignment.taxa)
+        case SupportRoute.ENUMERATED:
+            return lambda: every_topology(alignment.taxa)
+        case SupportRoute.IQTREE:
+            return lambda: bootstrap_trees(alignment, seed, threads, model)
+        case SupportRoute.PIQTREE:
+            return lambda: piqtree_trees(alignment, seed, model)
+        case SupportRoute.NEIGHBOUR_JOINING:
+            return lambda: joined_trees(alignment, seed, threads)
+
+
+def _taxa_without_data(alignment: Alignment) -> list[str]:
+    """Names of the taxa whose sequences are missing altogether."""
+    is_empty = (alignment.states == MISSING).all(axis=1)
+    return [taxon for taxon, empty in zip(alignment.taxa, is_empty, strict=True) if empty]
+
+
+def _advice(alignment: Alignment) -> str:
+    """What to do for a better support than the fallback's."""
+    empty = _taxa_without_data(alignment)
+    if empty:
+        names = ", ".join(empty[:10]) + (" and more" if len(empty) > 10 else "")
+        return f"a fallback, since IQ-TREE places no taxa without data: remove {names}, or give --support"
+    return (
+        f"a fallback, since IQ-TREE was not found: {INSTALL_IQTREE}, or pip install 'vbpi-mix[support]', or "
+        "give a file of trees with --support"
+    )
