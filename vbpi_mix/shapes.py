@@ -34,6 +34,8 @@ Legend of the axis names (terms are in ``docs/glossary.md``):
 ``tail``                  largest weights of importance draws
 ``node``                  nodes of a consensus tree
 ``category``              rate categories
+``coordinate``            free parameters of a substitution model on the unconstrained scale
+``reported``              parameters of a substitution model as people report them
 ``*batch``                independent problems of the same shape
 ``*branches``             branches, in an array of any shape
 ========================  ====================================================================================
