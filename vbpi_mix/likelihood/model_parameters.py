@@ -26,7 +26,7 @@ p)`` and the weight ``(1 - p) / C``.
 
 import math
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from itertools import pairwise
 from typing import TypeAlias
 
@@ -82,7 +82,7 @@ class ModelTransform:
     @property
     def num_coordinates(self) -> int:
         """Number of free parameters."""
-        return self._slices()[-1].stop
+        return self._parts[-1].stop
 
     @property
     def num_categories(self) -> int:
@@ -121,7 +121,7 @@ class ModelTransform:
             coordinates: Free parameters on the unconstrained scale.
         """
         total = np.zeros(coordinates.shape[0])
-        rates, frequencies, shape, invariable = (coordinates[:, part] for part in self._slices())
+        rates, frequencies, shape, invariable = (coordinates[:, part] for part in self._parts)
         for part, concentration in (
             (rates, self.priors.exchangeabilities),
             (frequencies, self.priors.frequencies),
@@ -142,7 +142,7 @@ class ModelTransform:
             coordinates: Free parameters on the unconstrained scale.
         """
         gradient = np.empty_like(coordinates)
-        at_rates, at_frequencies, at_shape, at_invariable = self._slices()
+        at_rates, at_frequencies, at_shape, at_invariable = self._parts
         for at, concentration in (
             (at_rates, self.priors.exchangeabilities),
             (at_frequencies, self.priors.frequencies),
@@ -163,7 +163,7 @@ class ModelTransform:
         """
         parameters, gamma_rates, gamma_slopes = self._forward(coordinates)
         gradient = np.empty_like(coordinates)
-        at_rates, at_frequencies, at_shape, at_invariable = self._slices()
+        at_rates, at_frequencies, at_shape, at_invariable = self._parts
         if at_rates.stop > at_rates.start:
             classes = np.array(CLASSES[self.spec.family])
             by_class = derivatives.exchangeabilities @ np.eye(classes.max() + 1)[classes]
@@ -191,7 +191,7 @@ class ModelTransform:
         Args:
             coordinates: Free parameters on the unconstrained scale.
         """
-        rates, frequencies, shape, invariable = (coordinates[:, part] for part in self._slices())
+        rates, frequencies, shape, invariable = (coordinates[:, part] for part in self._parts)
         parts = []
         if rates.shape[1]:
             simplex = _simplex(rates)
@@ -204,7 +204,7 @@ class ModelTransform:
     def start(self) -> Float64[np.ndarray, "coordinate"]:
         """Coordinates to start from: equal exchangeabilities, `frequencies`, shape one, p of one tenth."""
         start = np.zeros(self.num_coordinates)
-        _, at_frequencies, _, at_invariable = self._slices()
+        _, at_frequencies, _, at_invariable = self._parts
         if at_frequencies.stop > at_frequencies.start:
             start[at_frequencies] = np.log(self.frequencies) @ _contrasts(4)
         start[at_invariable] = -math.log(9.0)
@@ -231,7 +231,8 @@ class ModelTransform:
     def _has_invariable(self) -> bool:
         return self.spec.has_invariable and self.spec.invariable is None
 
-    def _slices(self) -> tuple[slice, slice, slice, slice]:
+    @cached_property
+    def _parts(self) -> tuple[slice, slice, slice, slice]:
         """Where the coordinates of each kind are."""
         spec = self.spec
         sizes = (
@@ -247,7 +248,7 @@ class ModelTransform:
     def _forward(self, coordinates: Coordinates) -> tuple[ModelParameters, np.ndarray, np.ndarray]:
         """Models, and gamma rates of mean one with their derivatives by the shape."""
         spec, num_trees = self.spec, coordinates.shape[0]
-        rates, frequencies, shape, invariable = (coordinates[:, part] for part in self._slices())
+        rates, frequencies, shape, invariable = (coordinates[:, part] for part in self._parts)
         if spec.exchangeabilities is None:
             exchangeabilities = _simplex(rates)[:, CLASSES[spec.family]]
         else:
