@@ -44,6 +44,8 @@ Legend of the axis names (terms are in ``docs/glossary.md``):
 ``latent``                latent variables of an image
 ``channel``, ``channels`` feature maps, or channels of a convolution
 ``row``                   what a network maps one by one: draws of latent variables, of all images
+``coordinate``            free parameters of a substitution model on the unconstrained scale
+``reported``              parameters of a substitution model as people report them
 ``*batch``                independent problems of the same shape
 ``*draws``                draws of each image, in an array of any shape
 ``*branches``             branches, in an array of any shape

@@ -10,6 +10,9 @@ import pytest
 from vbpi_mix.alignment import write_fasta
 from vbpi_mix.datasets import load_dataset
 from vbpi_mix.likelihood.base import make_likelihood
+from vbpi_mix.likelihood.compiled import CompiledPerTreeLikelihood
+from vbpi_mix.likelihood.model_names import parse_model
+from vbpi_mix.likelihood.model_parameters import make_transform
 from vbpi_mix.likelihood.models import discrete_gamma_rates, gtr, jc69
 from vbpi_mix.trees.newick import write_newick
 from vbpi_mix.trees.topology import Tree
@@ -65,6 +68,28 @@ def test_gtr_with_gamma_rates(name, engine, iqtree, draw_trees, bundled_patterns
     model = gtr(np.array(FREQUENCIES), np.array(EXCHANGEABILITIES), discrete_gamma_rates(0.5, 4))
     value = make_likelihood(patterns, model, engine=engine).value(children, lengths)[0]
     assert value == pytest.approx(expected, abs=1e-3)  # IQ-TREE finds gamma quantiles to about six digits
+
+
+MODELS = (
+    "K80{2.5}",
+    "HKY{2.5}+F{0.15,0.2,0.3,0.35}",
+    "TN{2.5,4}+F{0.15,0.2,0.3,0.35}",
+    "SYM{1.2,2.5,0.7,0.4,3.1}",
+    "GTR{1.2,2.5,0.7,0.4,3.1}+F{0.15,0.2,0.3,0.35}+G4{0.5}",
+    "GTR{1.2,2.5,0.7,0.4,3.1}+F{0.15,0.2,0.3,0.35}+I{0.1}+G4{0.5}",
+)
+
+
+@pytest.mark.parametrize("name", ["DS1", "DS4", "DS7", "DS8"])
+@pytest.mark.parametrize("model", MODELS)
+def test_models_by_name(name, model, iqtree, draw_trees, bundled_patterns):
+    patterns = bundled_patterns(name)
+    children, lengths = draw_trees(patterns.num_taxa, 1, seed=4)
+    expected = iqtree(name, model, children[0], lengths[0])
+    transform = make_transform(parse_model(model), patterns)
+    likelihood = CompiledPerTreeLikelihood(patterns, transform.num_categories)
+    value = likelihood.value(children, lengths, transform.parameters(np.empty((1, 0))))[0]
+    assert value == pytest.approx(expected, abs=1e-3)
 
 
 @pytest.mark.parametrize("name", ["DS1", "DS4", "DS7", "DS8"])

@@ -2,13 +2,11 @@
 
 import numpy as np
 import pytest
-import torch
 from likelihood.agreement import assert_same, by_reference
 
 from vbpi_mix.likelihood.base import TreeLikelihood, make_likelihood
 from vbpi_mix.likelihood.compiled import CompiledGeneralLikelihood, CompiledJC69Likelihood
 from vbpi_mix.likelihood.models import jc69
-from vbpi_mix.likelihood.reference import log_likelihood_of_transitions
 from vbpi_mix.likelihood.torch_kernel import TorchLikelihood
 from vbpi_mix.patterns import SitePatterns
 from vbpi_mix.trees.topology import canonicalise_with_lengths
@@ -78,23 +76,6 @@ def test_zero_lengths(engine, draw_trees, draw_patterns, uneven_model):
     kept = [0, 2]
     expected = by_reference(children[kept], lengths[kept], patterns, uneven_model)
     assert_same((values[kept], gradients[kept]), expected)
-
-
-def test_transition_cotangents_are_those_of_autograd(draw_trees, draw_patterns, uneven_model):
-    children, lengths = draw_trees(8, 2, seed=12)
-    patterns = draw_patterns(8, 70, seed=13)
-    actual = CompiledGeneralLikelihood(patterns, uneven_model).transition_cotangents(children, lengths)
-    for tree in range(2):
-        transitions = torch.from_numpy(uneven_model.transition_matrices(lengths[tree])).requires_grad_()
-        value = log_likelihood_of_transitions(
-            children[tree],
-            transitions,
-            torch.from_numpy(uneven_model.frequencies.copy()),
-            torch.from_numpy(uneven_model.category_weights.copy()),
-            patterns,
-        )
-        (expected,) = torch.autograd.grad(value, transitions)
-        np.testing.assert_allclose(actual[tree], expected.numpy(), rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("threads", [2, 100])

@@ -1,4 +1,4 @@
-# mypy: disable-error-code="no-untyped-def"
+# mypy: disable-error-code="no-untyped-def, call-arg"
 """Compiled kernel of the likelihood under any reversible model with rate categories, and its gradients.
 
 Notation, for category c (of weight w_c), the branch above node v and its transition matrix P:
@@ -9,128 +9,53 @@ Notation, for category c (of weight w_c), the branch above node v and its transi
 - U[x], the derivative with respect to the message's m[x].
 
 Likelihood of a pattern: ``f = sum_c w_c sum_x frequency[x] L_top[x] m_last[x]``, with ``last`` the last
-leaf. Post-order: L of a node is the product of its children's messages. Pre-order: D of the top node is
-``(weight / f) w_c frequency[x] m_last[x]``; U of a child is D of its parent times its sibling's message;
-and D of the child is ``sum_x U[x] P[x, y]``.
+leaf; and where there are invariable sites, the probability of them times the frequencies of the states that
+all leaves allow. Post-order: L of a node is the product of its children's messages. Pre-order: D of the top
+node is ``(weight / f) w_c frequency[x] m_last[x]``; U of a child is D of its parent times its sibling's
+message; and D of the child is ``sum_x U[x] P[x, y]``.
 
-The derivative with respect to the transition matrix of a branch is ``G[x, y] = sum_patterns U[x] L[y]``:
-with it comes the derivative with respect to whatever P depends on; here the branch length, ``sum_cxy G_c[x,
-y] dP_c[x, y]/dt``.
+The derivative with respect to the transition matrix of a branch is ``G[x, y] = sum_patterns U[x] L[y]``: with
+it comes the derivative with respect to whatever P depends on (see `_model_kernel`).
 
-A node's U and then its D take the place of its message in memory. Blocks and scaling are as in
-`_jc_kernel`; a pattern has one scaling factor for all categories, and it is the partial that is scaled.
+In memory the four states of a pattern are neighbours, and a vector holds the states of one pattern or two.
+So the rows or columns of P stay in registers, and G needs no sums across a vector. A node's U and then its D
+take the place of its message. Patterns go in blocks that stay in cache, and a piece of work is one tree in
+``GROUP`` blocks, over which G is gathered. A pattern has one scaling factor for all categories, and it is the
+partial that is scaled (see `_jc_kernel`).
 """
 
+import math
+from typing import Any
+
 import numpy as np
-from numba import njit
+from numba import njit, types
+from numba.extending import overload
 
 from vbpi_mix.likelihood._board import GRADIENT, HELP, finish, next_piece, post
-from vbpi_mix.likelihood._scaling import choose_scaled
+from vbpi_mix.likelihood._model_kernel import add_rate_matrix, add_to_derivatives
 from vbpi_mix.likelihood._simd import (
-    broadcast,
-    exponent_to_unit,
+    Vector,
     horizontal_sum,
     load,
-    maximum,
     num_lanes,
-    scale_to_unit,
+    spread,
     store,
+    to_float64,
     zeros,
 )
 from vbpi_mix.likelihood._sites import add_log_likelihood
 
 BLOCK = 32
 """Patterns in a block; a multiple of the lanes of a vector of any type."""
-TIP_ROWS = 5
-"""Rows of a leaf's data in a block; the first four are its partials."""
-NODE_ROWS = 8
-"""Rows of a node's workspace in a block and category: four messages (then U, then D), four partials."""
-SITE_ROWS = 2
-"""Rows of the block's own workspace: site likelihoods (then weight over likelihood), exponents."""
-
-
-@njit(cache=True, nogil=True)
-def plan(
-    children,
-    branch_lengths,
-    smallest_exponent,
-    values,
-    right,
-    left,
-    rates,
-    transitions,
-    derivatives,
-    is_scaled,
-    log_range,
-    high,
-    spectrum,
-):
-    """Transition matrices, their derivatives, and the nodes at which partials need scaling.
-
-    The bounds of `choose_scaled` are those of the category of the highest rate.
-
-    Args:
-        children: Topologies [tree, internal, 2].
-        branch_lengths: Branch lengths [tree, edge].
-        smallest_exponent: See `choose_scaled`.
-        values: Eigenvalues of the rate matrix [4].
-        right: Its right eigenvectors, as columns [4, 4].
-        left: Their inverse [4, 4].
-        rates: Rates of the categories [category].
-        transitions: Filled with P(t) [tree, edge, category, 4, 4].
-        derivatives: Filled with dP(t)/dt, likewise.
-        is_scaled: Filled with True for the internal nodes to scale [tree, internal].
-        log_range: Workspace [2, tree, edge].
-        high: Workspace [node].
-        spectrum: Workspace [2, 4].
-
-    Returns:
-        Of `choose_scaled`.
-    """
-    log_most, slack = log_range[0], log_range[1]
-    fastest = np.argmax(rates)
-    for tree in range(branch_lengths.shape[0]):
-        for edge in range(branch_lengths.shape[1]):
-            for category in range(rates.shape[0]):
-                most, least, largest = _fill_transition(
-                    branch_lengths[tree, edge],
-                    rates[category],
-                    values,
-                    right,
-                    left,
-                    transitions[tree, edge, category],
-                    derivatives[tree, edge, category],
-                    spectrum,
-                )
-                if category == fastest:
-                    log_most[tree, edge] = np.log2(most)
-                    slack[tree, edge] = np.log2(least) - np.log2(largest)
-    return choose_scaled(children, branch_lengths, log_most, slack, smallest_exponent, high, is_scaled)
-
-
-@njit(cache=True, nogil=True)
-def _fill_transition(length, rate, values, right, left, transition, derivative, spectrum):
-    """Fill P and dP/dt; returns P's smallest diagonal entry, smallest entry and largest entry."""
-    for k in range(4):
-        spectrum[0, k] = np.expm1(values[k] * rate * length)
-        spectrum[1, k] = values[k] * rate * (1.0 + spectrum[0, k])
-    most, least, largest = 1.0, 1.0, 0.0
-    for x in range(4):
-        for y in range(4):
-            probability = 1.0 if x == y else 0.0
-            slope = 0.0
-            for k in range(4):
-                product = right[x, k] * left[k, y]
-                probability += product * spectrum[0, k]
-                slope += product * spectrum[1, k]
-            probability = max(probability, 0.0)
-            transition[x, y] = probability
-            derivative[x, y] = slope
-            least = min(least, probability)
-            largest = max(largest, probability)
-            if x == y:
-                most = min(most, probability)
-    return most, least, largest
+GROUP = 4
+"""Blocks in a piece of work."""
+ROW = 4 * BLOCK
+"""Numbers that a block has for a node and category: four states a pattern."""
+SITE_ROWS = 4
+"""Rows of a block's own workspace: site likelihoods (then weight over likelihood), exponents, what of the
+likelihoods is that of invariable sites, and whether what evolves counts beside it (1 or 0)."""
+_NEGLIGIBLE = 100
+"""Exponent of two by which a number must exceed another for that to count for nothing."""
 
 
 @njit(cache=True, nogil=True)
@@ -139,320 +64,470 @@ def accumulate(
     generation,
     mode,
     tips,
+    common,
     weights,
     children,
-    root_weights,
+    branch_lengths,
+    frequencies,
+    rates,
+    invariable,
+    right,
+    left,
     transitions,
-    derivatives,
+    slopes,
+    divided,
+    root_weights,
     is_scaled,
-    workspace,
+    messages,
+    partials,
     factors,
+    ratios,
     sites,
+    cotangents,
+    work,
     log_likelihood,
     gradient,
-    cotangents,
-    has_cotangents,
+    spectral,
+    d_rates,
+    d_roots,
 ):
-    """What the patterns of each of some blocks contribute to every tree.
+    """What the patterns of each of some groups of blocks contribute to every tree.
 
     Args:
-        board: Where pieces of work, one tree in one block each, are taken from; see `_board`.
+        board: Where pieces of work, one tree in one group each, are taken from; see `_board`.
         generation: Of the arrays below.
         mode: `VALUE` or `GRADIENT` to post a job and work on it; `HELP` to help with jobs until they cease.
-        tips: Leaf partials and their sums [block, taxon, TIP_ROWS, BLOCK].
-        weights: Pattern weights [block, BLOCK]; zero for padding.
+        tips: Leaf partials [block, taxon, BLOCK, 4].
+        common: One for the states that all leaves allow, else zero [block, BLOCK, 4] float64.
+        weights: Pattern weights [block, BLOCK] float64; zero for padding.
         children: Topologies [tree, internal, 2].
-        root_weights: Weight of the category times frequency of the state [category, 4].
-        transitions: P of every branch [tree, edge, category, 4, 4].
-        derivatives: dP/dt of every branch [tree, edge, category, 4, 4].
-        is_scaled: Of `plan` [tree, internal].
-        workspace: Any content [node, category, NODE_ROWS, BLOCK].
+        branch_lengths: Branch lengths [tree, edge].
+        frequencies: See `_model_kernel.plan`; so are the others down to `is_scaled`.
+        rates: Rates of the categories [tree, category].
+        invariable: Probabilities of invariable sites [tree].
+        right: Right eigenvectors [tree, 4, 4].
+        left: Their inverses [tree, 4, 4].
+        transitions: Of every branch [tree, edge, category, 2, 4, lane].
+        slopes: Of every branch [tree, edge, category, 4].
+        divided: Of every branch [tree, edge, category, 4, 4].
+        root_weights: Of every category [tree, category, lane].
+        is_scaled: Nodes to scale [tree, internal].
+        messages: Any content [node, category, BLOCK, 4].
+        partials: Any content [internal, category, BLOCK, 4].
         factors: Any content [internal, BLOCK].
-        sites: Any content [SITE_ROWS, BLOCK].
-        log_likelihood: Filled with the sums of weight log f [block, tree].
-        gradient: Filled, for `GRADIENT`, with the derivatives by branch lengths [block, tree, edge].
-        cotangents: Added to where wanted: G of every branch [tree, edge, category, 4, 4]; else of one tree.
-        has_cotangents: Whether to add to `cotangents`.
+        ratios: Any content [BLOCK, 4].
+        sites: Any content [SITE_ROWS, BLOCK] float64.
+        cotangents: Any content [edge, category, 4, 4] float64.
+        work: Any content [2 or more, 16] float64.
+        log_likelihood: Filled with the sums of weight log f [group, tree].
+        gradient: Filled, for `GRADIENT`, with the derivatives by branch lengths [group, tree, edge]; and:
+        spectral: See `_model_kernel.add_to_derivatives` [group, tree, 4, 4].
+        d_rates: Derivatives by rates [group, tree, category].
+        d_roots: Derivatives by root weights; the last row, by those of invariable sites [group, tree,
+            category + 1, 4].
     """
     num_trees = children.shape[0]
-    pieces = tips.shape[0] * num_trees
+    num_blocks = tips.shape[0]
+    pieces = log_likelihood.shape[0] * num_trees
     if mode != HELP:
         post(board, pieces, generation, mode)
     while True:
         piece, job = next_piece(board, pieces, generation, mode == HELP)
         if piece < 0:
             return
-        block, tree = piece // num_trees, piece % num_trees
-        sites[:] = 0.0
-        _post_order(
-            block,
-            tips,
-            children[tree],
-            root_weights,
-            transitions[tree],
-            is_scaled[tree],
-            workspace,
-            factors,
-            sites,
-        )
-        log_likelihood[block, tree] = add_log_likelihood(block * BLOCK, weights, sites, BLOCK)
+        group, tree = piece // num_trees, piece % num_trees
+        total = 0.0
         if job == GRADIENT:
-            _pre_order(
-                block,
-                tips,
-                children[tree],
-                root_weights,
-                transitions[tree],
-                derivatives[tree],
-                is_scaled[tree],
-                workspace,
-                factors,
-                sites,
-                gradient[block, tree],
-                cotangents[tree if has_cotangents else 0],
-                has_cotangents,
-            )
+            cotangents[:] = 0.0
+            d_roots[group, tree] = 0.0
+        for block in range(group * GROUP, min((group + 1) * GROUP, num_blocks)):
+            sites[:3] = 0.0
+            sites[3] = 1.0
+            _post_order(
+                block, tips, children[tree], root_weights[tree], transitions[tree], is_scaled[tree],
+                messages, partials, factors, sites,
+            )  # fmt: skip
+            if invariable[tree] > 0.0:
+                _add_invariable(invariable[tree], frequencies[tree], common[block], sites)
+            total += add_log_likelihood(block * BLOCK, weights, sites, BLOCK)
+            if job == GRADIENT:
+                by_root = d_roots[group, tree]
+                if invariable[tree] > 0.0:
+                    _by_invariable(frequencies[tree], invariable[tree], common[block], sites, by_root[-1])
+                _pre_order(
+                    block, tips, children[tree], root_weights[tree], transitions[tree], is_scaled[tree],
+                    messages, partials, factors, ratios, sites, cotangents, by_root,
+                )  # fmt: skip
+        log_likelihood[group, tree] = total
+        if job == GRADIENT:
+            add_to_derivatives(
+                branch_lengths[tree], rates[tree], right[tree], left[tree], slopes[tree], divided[tree],
+                cotangents, work, gradient[group, tree], spectral[group, tree], d_rates[group, tree],
+            )  # fmt: skip
         finish(board)
 
 
 @njit(cache=True, nogil=True)
-def collect(block_values, block_gradients, value, gradient):
-    """Add up the blocks, in their order.
+def collect(
+    frequencies,
+    exchangeabilities,
+    weights,
+    invariable,
+    right,
+    left,
+    log_likelihood,
+    gradient,
+    spectral,
+    d_rates,
+    d_roots,
+    work,
+    value,
+    by_length,
+    by_frequency,
+    by_exchangeability,
+    by_rate,
+    by_weight,
+    by_invariable,
+):
+    """Add up the groups, in their order, and finish the derivatives by parameters.
 
     Args:
-        block_values: Log-likelihoods of `accumulate` [block, tree].
-        block_gradients: Derivatives of `accumulate` [block, tree, edge].
+        frequencies: Of the states [tree, 4].
+        exchangeabilities: [tree, 6].
+        weights: Probabilities of the categories [tree, category].
+        invariable: Probabilities of invariable sites [tree].
+        right: Right eigenvectors [tree, 4, 4].
+        left: Their inverses [tree, 4, 4].
+        log_likelihood: Of `accumulate` [group, tree].
+        gradient: Of `accumulate` [group, tree, edge].
+        spectral: Of `accumulate` [group, tree, 4, 4]; added up in place.
+        d_rates: Of `accumulate` [group, tree, category].
+        d_roots: Of `accumulate` [group, tree, category + 1, 4]; added up in place.
+        work: Workspace [2 or more, 16].
         value: Filled with log-likelihoods [tree].
-        gradient: Filled with derivatives [tree, edge]; of no tree where only the value is wanted.
+        by_length: Filled with derivatives by branch lengths [tree, edge]; of no tree where only the value is
+            wanted. So are the others.
+        by_frequency: [tree, 4].
+        by_exchangeability: [tree, 6].
+        by_rate: [tree, category].
+        by_weight: [tree, category].
+        by_invariable: [tree].
     """
     value[:] = 0.0
-    gradient[:] = 0.0
-    for block in range(block_values.shape[0]):
-        value += block_values[block]
-        for tree in range(gradient.shape[0]):
-            gradient[tree] += block_gradients[block, tree]
-    for tree in range(gradient.shape[0]):
+    for group in range(log_likelihood.shape[0]):
+        value += log_likelihood[group]
+    for tree in range(by_length.shape[0]):
+        by_length[tree] = 0.0
+        by_frequency[tree] = 0.0
+        by_exchangeability[tree] = 0.0
+        by_rate[tree] = 0.0
+        by_weight[tree] = 0.0
+        by_invariable[tree] = 0.0
         if value[tree] == -np.inf:
-            gradient[tree] = 0.0
+            continue
+        for group in range(log_likelihood.shape[0]):
+            by_length[tree] += gradient[group, tree]
+            by_rate[tree] += d_rates[group, tree]
+            if group > 0:
+                spectral[0, tree] += spectral[group, tree]
+                d_roots[0, tree] += d_roots[group, tree]
+        roots = d_roots[0, tree]
+        for x in range(4):
+            for c in range(weights.shape[1]):
+                by_weight[tree, c] += frequencies[tree, x] * roots[c, x]
+                by_frequency[tree, x] += weights[tree, c] * roots[c, x]
+            by_invariable[tree] += frequencies[tree, x] * roots[-1, x]
+            by_frequency[tree, x] += invariable[tree] * roots[-1, x]
+        add_rate_matrix(
+            frequencies[tree], exchangeabilities[tree], right[tree], left[tree], spectral[0, tree], work,
+            by_frequency[tree], by_exchangeability[tree],
+        )  # fmt: skip
+
+
+def _sum_patterns(value: Any) -> Any:
+    """Four states in float64; those of two patterns are added."""
+    raise NotImplementedError("only compiled code may call this")
+
+
+@overload(_sum_patterns)
+def _typed_sum_patterns(value):
+    if not isinstance(value, Vector):
+        return None
+    if value.element == types.float64:
+        return lambda value: value
+    return lambda value: to_float64(value, 0) + to_float64(value, 1)
+
+
+def _add_states(value: Any, sites: Any, pattern: Any) -> Any:
+    """Add the sum over states of each pattern of a vector to the entries of `sites` from a pattern on."""
+    raise NotImplementedError("only compiled code may call this")
+
+
+@overload(_add_states)
+def _typed_add_states(value, sites, pattern):
+    if not isinstance(value, Vector):
+        return None
+
+    def wide(value, sites, pattern):
+        sites[0, pattern] += horizontal_sum(value)
+
+    def narrow(value, sites, pattern):
+        sites[0, pattern] += horizontal_sum(to_float64(value, 0))
+        sites[0, pattern + 1] += horizontal_sum(to_float64(value, 1))
+
+    return wide if value.element == types.float64 else narrow
 
 
 @njit(forceinline=True)
-def _rows(array, at):
-    """Four rows of an array, as vectors of the patterns from `at` on."""
+def _matrix(matrices, at):
+    """Four rows, or columns, of a matrix."""
+    lanes = num_lanes(matrices)
     return (
-        load(array, at),
-        load(array, at + BLOCK),
-        load(array, at + 2 * BLOCK),
-        load(array, at + 3 * BLOCK),
+        load(matrices, at),
+        load(matrices, at + lanes),
+        load(matrices, at + 2 * lanes),
+        load(matrices, at + 3 * lanes),
     )
 
 
 @njit(forceinline=True)
-def _store_rows(array, at, x):
-    store(array, at, x[0])
-    store(array, at + BLOCK, x[1])
-    store(array, at + 2 * BLOCK, x[2])
-    store(array, at + 3 * BLOCK, x[3])
-
-
-@njit(forceinline=True)
-def _product(a, b):
-    return (a[0] * b[0], a[1] * b[1], a[2] * b[2], a[3] * b[3])
-
-
-@njit(forceinline=True)
-def _scaled(x, factor):
-    return (x[0] * factor, x[1] * factor, x[2] * factor, x[3] * factor)
-
-
-@njit(forceinline=True)
-def _weighted_sum(matrix, at, step, x):
-    """``sum_y matrix[at + step y] x[y]``: with step 1 along a row of a matrix, with step 4 down a column."""
-    return (broadcast(matrix, at) * x[0] + broadcast(matrix, at + step) * x[1]) + (
-        broadcast(matrix, at + 2 * step) * x[2] + broadcast(matrix, at + 3 * step) * x[3]
+def _combination(matrix, array, at):
+    """Sum of a matrix's rows, or columns, times the four numbers of each pattern of a vector."""
+    return (matrix[0] * spread(array, at, 0) + matrix[1] * spread(array, at, 1)) + (
+        matrix[2] * spread(array, at, 2) + matrix[3] * spread(array, at, 3)
     )
 
 
-@njit(nogil=True)
-def _send(node, from_array, from_at, from_stride, transitions, workspace):
-    """Messages of a node in every category, from its partials in an array."""
-    num_categories = transitions.shape[1]
-    for category in range(num_categories):
-        matrix = (node * num_categories + category) * 16
-        to = (node * num_categories + category) * (NODE_ROWS * BLOCK)
-        start = from_at + category * from_stride
-        for k in range(0, BLOCK, num_lanes(workspace)):
-            x = _rows(from_array, start + k)
-            store(workspace, to + k, _weighted_sum(transitions, matrix, 1, x))
-            store(workspace, to + k + BLOCK, _weighted_sum(transitions, matrix + 4, 1, x))
-            store(workspace, to + k + 2 * BLOCK, _weighted_sum(transitions, matrix + 8, 1, x))
-            store(workspace, to + k + 3 * BLOCK, _weighted_sum(transitions, matrix + 12, 1, x))
+@njit(forceinline=True)
+def _add_outer(total, u, array, at):
+    """Add ``u[x] L[y]`` to G, whose columns y are those of `total`."""
+    return (
+        total[0] + u * spread(array, at, 0),
+        total[1] + u * spread(array, at, 1),
+        total[2] + u * spread(array, at, 2),
+        total[3] + u * spread(array, at, 3),
+    )
+
+
+@njit(forceinline=True)
+def _no_outer(array):
+    return (zeros(array), zeros(array), zeros(array), zeros(array))
+
+
+@njit(forceinline=True)
+def _add_cotangent(cotangents, at, total):
+    store(cotangents, at, load(cotangents, at) + _sum_patterns(total[0]))
+    store(cotangents, at + 4, load(cotangents, at + 4) + _sum_patterns(total[1]))
+    store(cotangents, at + 8, load(cotangents, at + 8) + _sum_patterns(total[2]))
+    store(cotangents, at + 12, load(cotangents, at + 12) + _sum_patterns(total[3]))
 
 
 @njit(nogil=True)
-def _post_order(block, tips, children, root_weights, transitions, is_scaled, workspace, factors, sites):
+def _send(array, at, transitions, matrix_at, messages, to):
+    """Message of a node in one category, from its partials in an array."""
+    columns = _matrix(transitions, matrix_at)
+    for k in range(0, ROW, num_lanes(messages)):
+        store(messages, to + k, _combination(columns, array, at + k))
+
+
+@njit(nogil=True)
+def _carry_down(transitions, matrix_at, messages, at):
+    """D of a node in one category, in the place of its U."""
+    rows = _matrix(transitions, matrix_at + 4 * num_lanes(messages))
+    for k in range(at, at + ROW, num_lanes(messages)):
+        store(messages, k, _combination(rows, messages, k))
+
+
+@njit(nogil=True)
+def _post_order(
+    block, tips, children, root_weights, transitions, is_scaled, messages, partials, factors, sites
+):
     """Messages and partials of all nodes; site likelihoods and exponents into `sites`."""
     num_internal = children.shape[0]
     num_taxa = num_internal + 2
     num_categories = transitions.shape[1]
-    slot = NODE_ROWS * BLOCK
-    lanes = num_lanes(workspace)
+    lanes = num_lanes(messages)
+    size = 8 * lanes
     for leaf in range(num_taxa):
-        _send(leaf, tips, (block * num_taxa + leaf) * (TIP_ROWS * BLOCK), 0, transitions, workspace)
+        for category in range(num_categories):
+            edge_category = leaf * num_categories + category
+            _send(
+                tips, (block * num_taxa + leaf) * ROW, transitions, edge_category * size, messages,
+                edge_category * ROW,
+            )  # fmt: skip
     for i in range(num_internal):
         first, second = np.intp(children[i, 0]), np.intp(children[i, 1])
-        node = num_taxa + i
-        partials = node * num_categories * slot + 4 * BLOCK
         for category in range(num_categories):
-            at_first = (first * num_categories + category) * slot
-            at_second = (second * num_categories + category) * slot
-            for k in range(0, BLOCK, lanes):
-                partial = _product(_rows(workspace, at_first + k), _rows(workspace, at_second + k))
-                _store_rows(workspace, partials + category * slot + k, partial)
+            to = (i * num_categories + category) * ROW
+            at_first = (first * num_categories + category) * ROW
+            at_second = (second * num_categories + category) * ROW
+            for k in range(0, ROW, lanes):
+                store(partials, to + k, load(messages, at_first + k) * load(messages, at_second + k))
         if is_scaled[i]:
-            _scale(workspace, partials, num_categories, factors, i * BLOCK, sites)
+            _scale(partials[i], factors[i], sites)
         if i < num_internal - 1:
-            _send(node, workspace, partials, slot, transitions, workspace)
-    top, last = 2 * num_taxa - 3, num_taxa - 1
+            for category in range(num_categories):
+                edge_category = (num_taxa + i) * num_categories + category
+                _send(
+                    partials, (i * num_categories + category) * ROW, transitions, edge_category * size,
+                    messages, edge_category * ROW,
+                )  # fmt: skip
     for category in range(num_categories):
-        at_top = (top * num_categories + category) * slot + 4 * BLOCK
-        at_last = (last * num_categories + category) * slot
-        for k in range(0, BLOCK, lanes):
-            x = _product(_rows(workspace, at_top + k), _rows(workspace, at_last + k))
-            store(sites, k, load(sites, k) + _weighted_sum(root_weights, category * 4, 1, x))
+        at_top = ((num_internal - 1) * num_categories + category) * ROW
+        at_last = ((num_taxa - 1) * num_categories + category) * ROW
+        weight = load(root_weights, category * lanes)
+        for k in range(0, ROW, lanes):
+            product = load(partials, at_top + k) * load(messages, at_last + k)
+            _add_states(weight * product, sites, k // 4)
 
 
 @njit(nogil=True)
-def _scale(workspace, partials, num_categories, factors, factor_at, sites):
-    """Bring the largest partial of a node into [1/2, 1); keep the factor, add its exponent to the sites'."""
-    for k in range(0, BLOCK, num_lanes(workspace)):
-        largest = zeros(workspace)
-        for category in range(num_categories):
-            x = _rows(workspace, partials + category * (NODE_ROWS * BLOCK) + k)
-            largest = maximum(largest, maximum(maximum(x[0], x[1]), maximum(x[2], x[3])))
-        factor = scale_to_unit(largest)
-        store(factors, factor_at + k, factor)
-        store(sites, BLOCK + k, load(sites, BLOCK + k) + exponent_to_unit(largest))
-        for category in range(num_categories):
-            at = partials + category * (NODE_ROWS * BLOCK) + k
-            _store_rows(workspace, at, _scaled(_rows(workspace, at), factor))
+def _scale(partials, factors, sites):
+    """Bring the largest partial of each pattern into [1/2, 1); keep the factor, add its exponent."""
+    for pattern in range(BLOCK):
+        largest = partials[0, pattern, 0]
+        for category in range(partials.shape[0]):
+            for x in range(4):
+                largest = max(largest, partials[category, pattern, x])
+        _, exponent = math.frexp(largest)
+        factor = math.ldexp(1.0, -exponent)
+        factors[pattern] = factor
+        sites[1, pattern] += exponent
+        for category in range(partials.shape[0]):
+            for x in range(4):
+                partials[category, pattern, x] *= factors[pattern]
+
+
+@njit(nogil=True)
+def _add_invariable(invariable, frequencies, common, sites):
+    """Add the likelihood of invariable sites to the site likelihoods, where all leaves allow one state."""
+    for pattern in range(BLOCK):
+        likelihood = 0.0
+        for x in range(4):
+            likelihood += frequencies[x] * common[pattern, x]
+        likelihood *= invariable
+        mantissa, exponent = math.frexp(likelihood)
+        if mantissa > 0.0:
+            shift = exponent - int(sites[1, pattern])
+            if shift < _NEGLIGIBLE:
+                sites[2, pattern] = math.ldexp(mantissa, shift)
+                sites[0, pattern] += sites[2, pattern]
+            else:
+                sites[0, pattern] = mantissa
+                sites[1, pattern] = exponent
+                sites[2, pattern] = mantissa
+                sites[3, pattern] = 0.0
+
+
+@njit(nogil=True)
+def _by_invariable(frequencies, invariable, common, sites, by_root):
+    """Add the derivatives by the root weights of invariable sites; `sites` holds weight / f."""
+    for pattern in range(BLOCK):
+        if sites[2, pattern] > 0.0:
+            likelihood = 0.0
+            for x in range(4):
+                likelihood += frequencies[x] * common[pattern, x]
+            share = sites[0, pattern] * sites[2, pattern] / (invariable * likelihood)
+            for x in range(4):
+                by_root[x] += share * common[pattern, x]
 
 
 @njit(nogil=True)
 def _pre_order(
-    block,
-    tips,
-    children,
-    root_weights,
-    transitions,
-    derivatives,
-    is_scaled,
-    workspace,
-    factors,
-    sites,
-    gradient,
-    cotangents,
-    has_cotangents,
-):
-    """Derivatives by all branch lengths and, if wanted, transition matrices; weight / f is in `sites`."""
+    block, tips, children, root_weights, transitions, is_scaled, messages, partials, factors, ratios, sites,
+    cotangents, by_root,
+):  # fmt: skip
+    """G of all branches, and derivatives by root weights; weight / f is in `sites`."""
     num_internal = children.shape[0]
     num_taxa = num_internal + 2
     num_categories = transitions.shape[1]
-    slot = NODE_ROWS * BLOCK
-    lanes = num_lanes(workspace)
-    top, last = 2 * num_taxa - 3, num_taxa - 1
-    for category in range(num_categories):
-        at_top = (top * num_categories + category) * slot
-        at_last = (last * num_categories + category) * slot
-        for k in range(0, BLOCK, lanes):
-            weight = load(sites, k)
-            w = (
-                weight * broadcast(root_weights, category * 4),
-                weight * broadcast(root_weights, category * 4 + 1),
-                weight * broadcast(root_weights, category * 4 + 2),
-                weight * broadcast(root_weights, category * 4 + 3),
-            )
-            _store_rows(workspace, at_top + k, _product(w, _rows(workspace, at_last + k)))
-            _store_rows(workspace, at_last + k, _product(w, _rows(workspace, at_top + 4 * BLOCK + k)))
-    gradient[last] = _receive(
-        last, block, num_taxa, tips, transitions, derivatives, workspace, cotangents, has_cotangents
-    )
+    lanes = num_lanes(messages)
+    for pattern in range(BLOCK):
+        for x in range(4):
+            ratios[pattern, x] = sites[0, pattern] * sites[3, pattern]
+    _start(num_taxa, block, tips, root_weights, messages, partials, ratios, cotangents, by_root)
     for i in range(num_internal - 1, -1, -1):
-        first, second = np.intp(children[i, 0]), np.intp(children[i, 1])
         node = num_taxa + i
+        first, second = np.intp(children[i, 0]), np.intp(children[i, 1])
+        if is_scaled[i]:
+            _rescale(messages[node], factors[i])
         for category in range(num_categories):
-            at = (node * num_categories + category) * slot
-            at_first = (first * num_categories + category) * slot
-            at_second = (second * num_categories + category) * slot
-            for k in range(0, BLOCK, lanes):
-                outer = _rows(workspace, at + k)
-                if is_scaled[i]:
-                    outer = _scaled(outer, load(factors, i * BLOCK + k))
-                a, b = _rows(workspace, at_first + k), _rows(workspace, at_second + k)
-                _store_rows(workspace, at_first + k, _product(outer, b))
-                _store_rows(workspace, at_second + k, _product(outer, a))
+            _descend(node, first, second, category, block, num_taxa, tips, partials, messages, cotangents)
         for child in (first, second):
-            gradient[child] = _receive(
-                child, block, num_taxa, tips, transitions, derivatives, workspace, cotangents, has_cotangents
-            )
+            if child >= num_taxa:
+                for category in range(num_categories):
+                    edge_category = child * num_categories + category
+                    _carry_down(transitions, edge_category * 8 * lanes, messages, edge_category * ROW)
 
 
 @njit(nogil=True)
-def _receive(node, block, num_taxa, tips, transitions, derivatives, workspace, cotangents, has_cotangents):
-    """Derivative by a branch's length, from U and L of its node; an internal node's D replaces its U."""
-    num_categories = transitions.shape[1]
-    slope = 0.0
+def _rescale(messages, factors):
+    """Multiply a node's D by the factors of its partials."""
+    for category in range(messages.shape[0]):
+        for pattern in range(BLOCK):
+            for x in range(4):
+                messages[category, pattern, x] *= factors[pattern]
+
+
+@njit(nogil=True)
+def _start(num_taxa, block, tips, root_weights, messages, partials, ratios, cotangents, by_root):
+    """D of the top node, G of the last leaf's branch, and derivatives by root weights."""
+    num_categories = root_weights.shape[0]
+    lanes = num_lanes(messages)
+    top, last = num_taxa - 3, num_taxa - 1
+    at_tip = (block * num_taxa + last) * ROW
     for category in range(num_categories):
-        edge_category = node * num_categories + category
-        at = edge_category * (NODE_ROWS * BLOCK)
-        if node < num_taxa:
-            leaf_at = (block * num_taxa + node) * (TIP_ROWS * BLOCK)
-            slope += _slope(workspace, at, tips, leaf_at, derivatives, edge_category * 16)
-            if has_cotangents:
-                _add_cotangent(workspace, at, tips, leaf_at, node, category, cotangents)
-            continue
-        slope += _slope(workspace, at, workspace, at + 4 * BLOCK, derivatives, edge_category * 16)
-        if has_cotangents:
-            _add_cotangent(workspace, at, workspace, at + 4 * BLOCK, node, category, cotangents)
-        matrix = edge_category * 16
-        for k in range(at, at + BLOCK, num_lanes(workspace)):
-            u = _rows(workspace, k)
-            store(workspace, k, _weighted_sum(transitions, matrix, 4, u))
-            store(workspace, k + BLOCK, _weighted_sum(transitions, matrix + 1, 4, u))
-            store(workspace, k + 2 * BLOCK, _weighted_sum(transitions, matrix + 2, 4, u))
-            store(workspace, k + 3 * BLOCK, _weighted_sum(transitions, matrix + 3, 4, u))
-    return slope
-
-
-@njit(forceinline=True)
-def _slope(outer, outer_at, partials, partials_at, derivatives, matrix):
-    """``sum_patterns sum_x U[x] sum_y dP[x, y]/dt L[y]`` of one category: the sum of G dP/dt without G."""
-    total = zeros(outer)
-    for k in range(0, BLOCK, num_lanes(outer)):
-        u, x = _rows(outer, outer_at + k), _rows(partials, partials_at + k)
-        first = u[0] * _weighted_sum(derivatives, matrix, 1, x) + u[1] * _weighted_sum(
-            derivatives, matrix + 4, 1, x
-        )
-        last = u[2] * _weighted_sum(derivatives, matrix + 8, 1, x) + u[3] * _weighted_sum(
-            derivatives, matrix + 12, 1, x
-        )
-        total = total + (first + last)
-    return horizontal_sum(total)
+        at_partial = (top * num_categories + category) * ROW
+        at_outer = ((num_taxa + top) * num_categories + category) * ROW
+        at_last = (last * num_categories + category) * ROW
+        root_weight = load(root_weights, category * lanes)
+        total, by_weight = _no_outer(messages), zeros(messages)
+        for k in range(0, ROW, lanes):
+            ratio = load(ratios, k)
+            partial = load(partials, at_partial + k)
+            outer = ratio * load(messages, at_last + k)
+            by_weight = by_weight + partial * outer
+            store(messages, at_outer + k, root_weight * outer)
+            total = _add_outer(total, ratio * (root_weight * partial), tips, at_tip + k)
+        _add_cotangent(cotangents, (last * num_categories + category) * 16, total)
+        store(by_root, category * 4, load(by_root, category * 4) + _sum_patterns(by_weight))
 
 
 @njit(nogil=True)
-def _add_cotangent(outer, outer_at, partials, partials_at, node, category, cotangents):
-    """Add ``G[x, y] = sum_patterns U[x] L[y]`` of one category to the cotangents."""
-    for x in range(4):
-        v0, v1, v2, v3 = zeros(outer), zeros(outer), zeros(outer), zeros(outer)
-        for k in range(0, BLOCK, num_lanes(outer)):
-            u = load(outer, outer_at + x * BLOCK + k)
-            partial = _rows(partials, partials_at + k)
-            v0 = v0 + u * partial[0]
-            v1 = v1 + u * partial[1]
-            v2 = v2 + u * partial[2]
-            v3 = v3 + u * partial[3]
-        cotangents[node, category, x, 0] += horizontal_sum(v0)
-        cotangents[node, category, x, 1] += horizontal_sum(v1)
-        cotangents[node, category, x, 2] += horizontal_sum(v2)
-        cotangents[node, category, x, 3] += horizontal_sum(v3)
+def _descend(node, first, second, category, block, num_taxa, tips, partials, messages, cotangents):
+    """U of a node's children in the place of their messages, and G of their branches; of one category."""
+    num_categories = partials.shape[1]
+    outer = (node * num_categories + category) * ROW
+    a = (first * num_categories + category) * ROW
+    b = (second * num_categories + category) * ROW
+    to_a = (first * num_categories + category) * 16
+    to_b = (second * num_categories + category) * 16
+    above = num_taxa * num_categories * ROW
+    leaves = block * num_taxa * ROW
+    if first < num_taxa:
+        leaf_a = leaves + first * ROW
+        if second < num_taxa:
+            leaf_b = leaves + second * ROW
+            _share(outer, a, b, tips, leaf_a, tips, leaf_b, messages, cotangents, to_a, to_b)
+        else:
+            _share(outer, a, b, tips, leaf_a, partials, b - above, messages, cotangents, to_a, to_b)
+    elif second < num_taxa:
+        leaf_b = leaves + second * ROW
+        _share(outer, a, b, partials, a - above, tips, leaf_b, messages, cotangents, to_a, to_b)
+    else:
+        _share(outer, a, b, partials, a - above, partials, b - above, messages, cotangents, to_a, to_b)
+
+
+@njit(nogil=True)
+def _share(outer, a, b, array_a, at_a, array_b, at_b, messages, cotangents, to_a, to_b):
+    """U of two siblings and G of their branches, from D of their parent, their messages and partials."""
+    total_a, total_b = _no_outer(messages), _no_outer(messages)
+    for k in range(0, ROW, num_lanes(messages)):
+        d = load(messages, outer + k)
+        u_a, u_b = d * load(messages, b + k), d * load(messages, a + k)
+        total_a = _add_outer(total_a, u_a, array_a, at_a + k)
+        total_b = _add_outer(total_b, u_b, array_b, at_b + k)
+        store(messages, a + k, u_a)
+        store(messages, b + k, u_b)
+    _add_cotangent(cotangents, to_a, total_a)
+    _add_cotangent(cotangents, to_b, total_b)

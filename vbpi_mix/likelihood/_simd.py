@@ -110,6 +110,32 @@ def broadcast(typing_context, array, index):
 
 
 @intrinsic
+def spread(typing_context, array, index, state):
+    """Of each four neighbouring elements from a position on, the one of a state, in the place of all four.
+
+    The vector covers as many fours as it has room for: one of float64, two of float32.
+    """
+    vector = Vector(array.dtype)
+
+    def code(context, builder, signature, args):
+        offset = state.literal_value
+        if vector.lanes == 4:
+            array_value = context.make_array(signature.args[0])(context, builder, args[0])
+            at = builder.add(args[1], ir.Constant(args[1].type, offset))
+            value = builder.load(builder.gep(array_value.data, [at]))
+            return _splat(builder, value, context.get_value_type(vector))
+        pointer, alignment = _pointer(context, builder, signature, args)
+        value = builder.load(pointer, align=alignment)
+        order = [4 * (lane // 4) + offset for lane in range(vector.lanes)]
+        positions = ir.Constant(ir.VectorType(ir.IntType(32), vector.lanes), order)
+        return builder.shuffle_vector(value, ir.Constant(value.type, ir.Undefined), positions)
+
+    if not isinstance(state, types.IntegerLiteral):
+        return None
+    return vector(array, types.intp, state), code
+
+
+@intrinsic
 def _add(typing_context, a, b):
     return a(a, a), lambda context, builder, signature, args: builder.fadd(*args, flags=_FUSE)
 

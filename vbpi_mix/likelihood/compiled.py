@@ -10,17 +10,18 @@ from abc import ABC, abstractmethod
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float64
 
 from vbpi_mix.errors import NonFiniteError
 from vbpi_mix.likelihood import _general_kernel as general_kernel
 from vbpi_mix.likelihood import _jc_kernel as jc_kernel
+from vbpi_mix.likelihood import _model_kernel as model_kernel
 from vbpi_mix.likelihood._board import GRADIENT, HELP, VALUE
 from vbpi_mix.likelihood._scaling import BAD_TOPOLOGY, PLANNED
+from vbpi_mix.likelihood._simd import VECTOR_BYTES
 from vbpi_mix.likelihood.base import LogLikelihoods
-from vbpi_mix.likelihood.layout import aligned, leaf_rows, weight_rows
-from vbpi_mix.likelihood.models import SubstitutionModel
-from vbpi_mix.likelihood.workers import Workers, new_board
+from vbpi_mix.likelihood.layout import aligned, leaf_partials, leaf_rows, weight_rows
+from vbpi_mix.likelihood.models import ModelParameters, SubstitutionModel
+from vbpi_mix.likelihood.workers import Workers
 from vbpi_mix.patterns import SitePatterns
 from vbpi_mix.shapes import BranchLengths, Topologies
 
@@ -31,14 +32,71 @@ SMALLEST_EXPONENT = {"float64": -960.0, "float32": -100.0}
 class _CompiledLikelihood(ABC):
     """What the compiled likelihoods share: batches of trees are planned, accumulated and collected."""
 
-    def __init__(self, patterns: SitePatterns, block: int, threads: int, dtype: str) -> None:
-        self._num_taxa = patterns.num_taxa
+    def __init__(
+        self, num_taxa: int, tips: np.ndarray, weights: np.ndarray, num_parts: int, threads: int, dtype: str
+    ) -> None:
+        self._num_taxa = num_taxa
         self._dtype = dtype
-        self._tips = leaf_rows(patterns, block, dtype)
-        self._weights = weight_rows(patterns, block, dtype)
+        self._tips = tips
+        self._weights = weights
+        self._num_parts = num_parts
         self._workers = Workers(threads)
         self._generation = 0
         self._high = np.empty(2 * self._num_taxa - 2)
+
+    def _run(
+        self, children: np.ndarray, branch_lengths: np.ndarray, value: np.ndarray, gradient: np.ndarray | None
+    ) -> None:
+        check_shapes(self._num_taxa, children, branch_lengths, value, gradient)
+        self._workers.await_finish()  # of a call that a signal has ended
+        self._prepare(children, branch_lengths)
+        self._workers.wake()
+        self._accumulate(0, VALUE if gradient is None else GRADIENT)
+        self._workers.await_finish()
+        self._collect(value, self._no_gradient if gradient is None else gradient)
+
+    def _prepare(self, children: np.ndarray, branch_lengths: np.ndarray) -> None:
+        """Make buffers if the number of trees is new, and fill those that depend on the tree alone."""
+        if children.shape[0] != self._num_trees:
+            self._allocate(children.shape[0])
+        check_plan(self._plan(children, branch_lengths), children, branch_lengths)
+        self._children[:] = children
+
+    def _allocate(self, num_trees: int) -> None:
+        """Make buffers for a batch of so many trees."""
+        num_edges = 2 * self._num_taxa - 3
+        self._num_trees = num_trees
+        self._generation += 1
+        self._children = np.empty((num_trees, self._num_taxa - 2, 2), np.int32)
+        self._is_scaled = np.empty((num_trees, self._num_taxa - 2), np.bool_)
+        self._log_range = np.empty((2, num_trees, num_edges))
+        self._part_values = np.empty((self._num_parts, num_trees))
+        self._part_gradients = np.empty((self._num_parts, num_trees, num_edges))
+        self._no_gradient = np.empty((0, num_edges))
+
+    def _help(self, worker: int) -> None:
+        """Help with jobs until they cease."""
+        self._accumulate(worker, HELP)
+
+    @abstractmethod
+    def _plan(self, children: np.ndarray, branch_lengths: np.ndarray) -> tuple[int, int, int]:
+        """Fill the branch buffers; returns what the kernel's plan returns."""
+
+    @abstractmethod
+    def _accumulate(self, worker: int, mode: int) -> None:
+        """Call the kernel with a worker's workspace.
+
+        Helpers call this while the caller's thread may be allocating buffers: all that depend on the number
+        of trees, and their generation, are taken at once, from one tuple.
+        """
+
+    @abstractmethod
+    def _collect(self, value: np.ndarray, gradient: np.ndarray) -> None:
+        """Add up the buffers of the parts of the alignment."""
+
+
+class _OneModelLikelihood(_CompiledLikelihood):
+    """A compiled likelihood under a model that it holds."""
 
     def value(
         self, children: Topologies, branch_lengths: BranchLengths, *, out: LogLikelihoods | None = None
@@ -61,63 +119,15 @@ class _CompiledLikelihood(ABC):
         self._run(children, branch_lengths, *out)
         return out
 
-    def _run(
-        self, children: np.ndarray, branch_lengths: np.ndarray, value: np.ndarray, gradient: np.ndarray | None
-    ) -> None:
-        check_shapes(self._num_taxa, children, branch_lengths, value, gradient)
-        self._workers.await_finish()  # of a call that a signal has ended
-        self._prepare(children, branch_lengths)
-        self._workers.wake()
-        self._accumulate(0, VALUE if gradient is None else GRADIENT)
-        self._workers.await_finish()
-        self._collect(value, self._no_gradient if gradient is None else gradient)
 
-    def _prepare(self, children: np.ndarray, branch_lengths: np.ndarray) -> None:
-        """Make buffers if the number of trees is new, and fill those that depend on the tree alone."""
-        if children.shape[0] != self._num_trees:
-            self._allocate(children.shape[0])
-        check_plan(self._plan(children, branch_lengths), children, branch_lengths)
-        self._children[:] = children
-
-    def _allocate(self, num_trees: int) -> None:
-        """Make buffers for a batch of so many trees."""
-        num_edges, num_blocks = 2 * self._num_taxa - 3, self._tips.shape[0]
-        self._num_trees = num_trees
-        self._generation += 1
-        self._children = np.empty((num_trees, self._num_taxa - 2, 2), np.int32)
-        self._is_scaled = np.empty((num_trees, self._num_taxa - 2), np.bool_)
-        self._log_range = np.empty((2, num_trees, num_edges))
-        self._block_values = np.empty((num_blocks, num_trees))
-        self._block_gradients = np.empty((num_blocks, num_trees, num_edges))
-        self._no_gradient = np.empty((0, num_edges))
-
-    def _help(self, worker: int) -> None:
-        """Help with jobs until they cease."""
-        self._accumulate(worker, HELP)
-
-    @abstractmethod
-    def _plan(self, children: np.ndarray, branch_lengths: np.ndarray) -> tuple[int, int, int]:
-        """Fill the branch buffers; returns what the kernel's plan returns."""
-
-    @abstractmethod
-    def _accumulate(self, worker: int, mode: int) -> None:
-        """Call the kernel with a worker's workspace.
-
-        Helpers call this while the caller's thread may be allocating buffers: all that depend on the number
-        of trees, and their generation, are taken at once, from one tuple.
-        """
-
-    @abstractmethod
-    def _collect(self, value: np.ndarray, gradient: np.ndarray) -> None:
-        """Add up the block buffers."""
-
-
-class CompiledJC69Likelihood(_CompiledLikelihood):
+class CompiledJC69Likelihood(_OneModelLikelihood):
     """Compiled likelihood under the model of Jukes and Cantor (1969); satisfies `TreeLikelihood`."""
 
     def __init__(self, patterns: SitePatterns, *, threads: int = 1, dtype: str = "float64") -> None:
         merged = patterns.merge_relabelled()
-        super().__init__(merged, jc_kernel.BLOCK, threads, dtype)
+        tips = leaf_rows(merged, jc_kernel.BLOCK, dtype)
+        weights = weight_rows(merged, jc_kernel.BLOCK, dtype)
+        super().__init__(merged.num_taxa, tips, weights, len(tips), threads, dtype)
         self._total_weight = float(merged.weights.sum())
         node_shape = (self._num_taxa - 2, jc_kernel.NODE_ROWS, jc_kernel.BLOCK)
         site_shape = (jc_kernel.SITE_ROWS, jc_kernel.BLOCK)
@@ -134,7 +144,7 @@ class CompiledJC69Likelihood(_CompiledLikelihood):
         self._buffers: tuple[Any, ...] = (
             self._generation,
             (self._children, self._decay, self._spread, self._is_scaled),
-            (self._block_values, self._block_gradients),
+            (self._part_values, self._part_gradients),
         )
 
     def _plan(self, children: np.ndarray, branch_lengths: np.ndarray) -> tuple[int, int, int]:
@@ -164,106 +174,240 @@ class CompiledJC69Likelihood(_CompiledLikelihood):
         jc_kernel.accumulate(*arguments)
 
     def _collect(self, value: np.ndarray, gradient: np.ndarray) -> None:
-        jc_kernel.collect(self._total_weight, self._block_values, self._block_gradients, value, gradient)
+        jc_kernel.collect(self._total_weight, self._part_values, self._part_gradients, value, gradient)
 
 
-class CompiledGeneralLikelihood(_CompiledLikelihood):
+class _GeneralLikelihood(_CompiledLikelihood):
+    """What the compiled likelihoods under general models share: every tree has parameters of its own."""
+
+    def __init__(self, patterns: SitePatterns, num_categories: int, threads: int, dtype: str) -> None:
+        block = general_kernel.BLOCK
+        tips = leaf_partials(patterns, block, dtype)
+        weights = weight_rows(patterns, block, "float64")
+        num_groups = -(-len(tips) // general_kernel.GROUP)
+        super().__init__(patterns.num_taxa, tips, weights, num_groups, threads, dtype)
+        self._num_categories = num_categories
+        self._common = aligned((len(tips), block, 4), "float64")
+        self._common[...] = tips.min(1)
+        num_nodes, num_internal = 2 * self._num_taxa - 2, self._num_taxa - 2
+        row = (num_categories, block, 4)
+        self._work = aligned((3, 16), "float64")
+        self._workspaces = [
+            (
+                aligned((num_nodes, *row), dtype),
+                aligned((num_internal, *row), dtype),
+                aligned((num_internal, block), dtype),
+                aligned((block, 4), dtype),
+                aligned((general_kernel.SITE_ROWS, block), "float64"),
+                aligned((num_nodes - 1, num_categories, 4, 4), "float64"),
+                aligned((3, 16), "float64"),
+            )
+            for _ in range(self._workers.count)
+        ]
+        self._allocate(0)
+        self._workers.serve(self._help)
+
+    def _allocate(self, num_trees: int) -> None:
+        super()._allocate(num_trees)
+        num_categories, num_edges = self._num_categories, 2 * self._num_taxa - 3
+        lanes = VECTOR_BYTES // np.dtype(self._dtype).itemsize
+        branches = (num_trees, num_edges, num_categories)
+        self._parameters = ModelParameters.empty(num_trees, num_categories)
+        self._by_parameters = ModelParameters.empty(num_trees, num_categories)
+        self._branch_lengths = np.empty((num_trees, num_edges))
+        self._values = np.empty((num_trees, 4))
+        self._right = aligned((num_trees, 4, 4), "float64")
+        self._left = aligned((num_trees, 4, 4), "float64")
+        self._planned = (
+            aligned((*branches, 2, 4, lanes), self._dtype),
+            aligned((*branches, 4), "float64"),
+            aligned((*branches, 4, 4), "float64"),
+            aligned((num_trees, num_categories, lanes), self._dtype),
+            self._is_scaled,
+        )
+        self._part_parameters = (
+            aligned((self._num_parts, num_trees, 4, 4), "float64"),
+            np.empty((self._num_parts, num_trees, num_categories)),
+            aligned((self._num_parts, num_trees, num_categories + 1, 4), "float64"),
+        )
+        self._buffers: tuple[Any, ...] = (
+            self._generation,
+            (
+                self._children,
+                self._branch_lengths,
+                self._parameters.frequencies,
+                self._parameters.category_rates,
+                self._parameters.invariable,
+                self._right,
+                self._left,
+                *self._planned,
+            ),
+            (self._part_values, self._part_gradients, *self._part_parameters),
+        )
+
+    def _plan(self, children: np.ndarray, branch_lengths: np.ndarray) -> tuple[int, int, int]:
+        self._branch_lengths[:] = branch_lengths
+        return model_kernel.plan(
+            children,
+            self._branch_lengths,
+            *self._parameters,
+            SMALLEST_EXPONENT[self._dtype],
+            self._values,
+            self._right,
+            self._left,
+            *self._planned,
+            self._log_range,
+            self._high,
+            self._work,
+        )
+
+    def _accumulate(self, worker: int, mode: int) -> None:
+        generation, trees, sums = self._buffers
+        arguments = (
+            self._workers.board,
+            generation,
+            mode,
+            self._tips,
+            self._common,
+            self._weights,
+            *trees,
+            *self._workspaces[worker],
+            *sums,
+        )
+        general_kernel.accumulate(*arguments)
+
+    def _collect(self, value: np.ndarray, gradient: np.ndarray) -> None:
+        frequencies, exchangeabilities, _, weights, invariable = self._parameters
+        general_kernel.collect(
+            frequencies,
+            exchangeabilities,
+            weights,
+            invariable,
+            self._right,
+            self._left,
+            self._part_values,
+            self._part_gradients,
+            *self._part_parameters,
+            self._work,
+            value,
+            gradient,
+            *self._by_parameters,
+        )
+
+
+class CompiledGeneralLikelihood(_GeneralLikelihood, _OneModelLikelihood):
     """Compiled likelihood under any `SubstitutionModel`; satisfies `TreeLikelihood`."""
 
     def __init__(
         self, patterns: SitePatterns, model: SubstitutionModel, *, threads: int = 1, dtype: str = "float64"
     ) -> None:
-        block = general_kernel.BLOCK
-        super().__init__(patterns, block, threads, dtype)
-        self._model = model
-        self._eigen = model.eigen_system()
-        self._root_weights = np.outer(model.category_weights, model.frequencies).astype(dtype)
-        num_nodes, num_internal = 2 * self._num_taxa - 2, self._num_taxa - 2
-        node_shape = (num_nodes, model.num_categories, general_kernel.NODE_ROWS, block)
-        self._workspaces = [
-            (
-                aligned(node_shape, dtype),
-                aligned((num_internal, block), dtype),
-                aligned((general_kernel.SITE_ROWS, block), dtype),
-            )
-            for _ in range(self._workers.count)
-        ]
-        self._spectrum = np.empty((2, 4))
-        self._allocate(0)
-        self._workers.serve(self._help)
-
-    def transition_cotangents(
-        self, children: Topologies, branch_lengths: BranchLengths
-    ) -> Float64[np.ndarray, "tree edge category 4 4"]:
-        """Derivatives of every tree's log-likelihood with respect to all entries of all transition matrices.
-
-        By the chain rule they give the derivative with respect to anything the matrices depend on: a
-        model's parameters or rates. The root frequencies and the category weights act elsewhere too. Runs
-        on one thread.
-
-        Args:
-            children: Topologies, as defined in `vbpi_mix.trees.topology`.
-            branch_lengths: Expected substitutions per site.
-
-        Returns:
-            Derivatives in nats per unit of probability; not defined for trees of likelihood zero.
-        """
-        check_shapes(self._num_taxa, children, branch_lengths)
-        self._prepare(children, branch_lengths)
-        cotangents = np.zeros((*branch_lengths.shape, self._model.num_categories, 4, 4))
-        self._accumulate_with_cotangents(0, GRADIENT, new_board(), cotangents)
-        return cotangents
+        self._model = model.parameters()
+        super().__init__(patterns, self._model.category_rates.shape[1], threads, dtype)
 
     def _allocate(self, num_trees: int) -> None:
         super()._allocate(num_trees)
-        matrices = (num_trees, 2 * self._num_taxa - 3, self._model.num_categories, 4, 4)
-        self._transitions = np.empty(matrices, self._dtype)
-        self._derivatives = np.empty(matrices, self._dtype)
-        self._buffers: tuple[Any, ...] = (
-            self._generation,
-            (self._children, self._root_weights, self._transitions, self._derivatives, self._is_scaled),
-            (self._block_values, self._block_gradients),
-            np.empty((1, *matrices[1:])),
-        )
+        for buffer, parameter in zip(self._parameters, self._model, strict=True):
+            buffer[:] = parameter
 
-    def _plan(self, children: np.ndarray, branch_lengths: np.ndarray) -> tuple[int, int, int]:
-        return general_kernel.plan(
-            children,
-            branch_lengths,
-            SMALLEST_EXPONENT[self._dtype],
-            *self._eigen,
-            self._model.category_rates,
-            self._transitions,
-            self._derivatives,
-            self._is_scaled,
-            self._log_range,
-            self._high,
-            self._spectrum,
-        )
 
-    def _accumulate(self, worker: int, mode: int) -> None:
-        self._accumulate_with_cotangents(worker, mode, self._workers.board, None)
+class CompiledPerTreeLikelihood(_GeneralLikelihood):
+    """Compiled likelihood of trees each of which has model parameters of its own, and all derivatives.
 
-    def _accumulate_with_cotangents(
-        self, worker: int, mode: int, board: np.ndarray, cotangents: np.ndarray | None
+    Trees of likelihood zero are as in `TreeLikelihood`. An object keeps workspace between calls, so one
+    object serves one thread at a time.
+    """
+
+    def __init__(
+        self, patterns: SitePatterns, num_categories: int, *, threads: int = 1, dtype: str = "float64"
     ) -> None:
-        generation, trees, sums, no_cotangents = self._buffers
-        arguments = (
-            board,
-            generation,
-            mode,
-            self._tips,
-            self._weights,
-            *trees,
-            *self._workspaces[worker],
-            *sums,
-            no_cotangents if cotangents is None else cotangents,
-            cotangents is not None,
-        )
-        general_kernel.accumulate(*arguments)
+        """Allocate, and start the helping threads.
 
-    def _collect(self, value: np.ndarray, gradient: np.ndarray) -> None:
-        general_kernel.collect(self._block_values, self._block_gradients, value, gradient)
+        Args:
+            patterns: Data at the leaves.
+            num_categories: Number of rate categories; invariable sites are none of them.
+            threads: Number of threads; the result does not depend on it.
+            dtype: Precision of the partials: float64 or float32.
+        """
+        super().__init__(patterns, num_categories, threads, dtype)
+
+    def value(
+        self,
+        children: Topologies,
+        branch_lengths: BranchLengths,
+        parameters: ModelParameters,
+        *,
+        out: LogLikelihoods | None = None,
+    ) -> LogLikelihoods:
+        """Log-likelihood of every tree under its own parameters.
+
+        Args:
+            children: Topologies, as defined in `vbpi_mix.trees.topology`.
+            branch_lengths: Expected substitutions per site; finite, not negative.
+            parameters: Of the models of the trees. Sums and mean rates are not checked.
+            out: Array to write the result to; a new one if None.
+
+        Returns:
+            Log-likelihoods in nats, no constant left out.
+
+        Raises:
+            ValueError: The arrays do not fit the data or each other, an array of children is no topology, a
+            length is negative or a parameter out of range. NonFiniteError: A branch length is not finite.
+        """
+        log_likelihood = np.empty(children.shape[0]) if out is None else out
+        self._take(children.shape[0], parameters)
+        self._run(children, branch_lengths, log_likelihood, None)
+        return log_likelihood
+
+    def value_and_gradients(
+        self,
+        children: Topologies,
+        branch_lengths: BranchLengths,
+        parameters: ModelParameters,
+        *,
+        out: tuple[LogLikelihoods, BranchLengths, ModelParameters] | None = None,
+    ) -> tuple[LogLikelihoods, BranchLengths, ModelParameters]:
+        """Log-likelihood of every tree, and derivatives by its branch lengths and its model parameters.
+
+        Derivatives by parameters are those of each number while the others stay: the rate matrix is scaled
+        to one substitution per unit of time inside, but rates and probabilities are taken as they are, and
+        what makes them sum to one is left to the chain rule of the caller.
+
+        Args:
+            children: Topologies, as defined in `vbpi_mix.trees.topology`.
+            branch_lengths: Expected substitutions per site; finite, not negative.
+            parameters: Of the models of the trees. Sums and mean rates are not checked.
+            out: Arrays to write the results to; new ones if None.
+
+        Returns:
+            Log-likelihoods in nats, derivatives by branch lengths, derivatives by parameters. That by
+            `invariable` is zero where there are no invariable sites.
+
+        Raises:
+            ValueError: As for `value`. NonFiniteError: A branch length is not finite.
+        """
+        num_trees = children.shape[0]
+        if out is None:
+            by_parameters = ModelParameters.empty(num_trees, self._num_categories)
+            out = np.empty(num_trees), np.empty_like(branch_lengths), by_parameters
+        log_likelihood, by_length, by_parameters = out
+        self._take(num_trees, parameters)
+        self._run(children, branch_lengths, log_likelihood, by_length)
+        for result, buffer in zip(by_parameters, self._by_parameters, strict=True):
+            result[:] = buffer
+        return out
+
+    def _take(self, num_trees: int, parameters: ModelParameters) -> None:
+        """Copy the parameters into the buffers that the helpers know."""
+        self._workers.await_finish()
+        if num_trees != self._num_trees:
+            self._allocate(num_trees)
+        for name, buffer, given in zip(parameters._fields, self._parameters, parameters, strict=True):
+            if given.shape != buffer.shape:
+                raise ValueError(
+                    f"For {num_trees} trees and {self._num_categories} categories, {name} must have shape "
+                    f"{buffer.shape}, got {given.shape}."
+                )
+            buffer[:] = given
 
 
 def check_shapes(
@@ -308,6 +452,10 @@ def check_plan(fault: tuple[int, int, int], children: np.ndarray, branch_lengths
     status, tree, index = fault
     if status == PLANNED:
         return
+    if status == model_kernel.BAD_MODEL:
+        name = ModelParameters._fields[index]
+        bound = "not be negative" if name in ("category_rates", "invariable") else "be positive"
+        raise ValueError(f"Tree {tree}: {name} must {bound} and be finite, got other numbers.")
     if status == BAD_TOPOLOGY:
         raise ValueError(
             f"Tree {tree}: the children {children[tree, index].tolist()} of internal node {index} (of "

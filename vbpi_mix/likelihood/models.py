@@ -36,6 +36,37 @@ class EigenSystem(NamedTuple):
     left: Float64[np.ndarray, "4 4"]
 
 
+class ModelParameters(NamedTuple):
+    """Parameters of a substitution model for each tree of a batch, or derivatives by them.
+
+    Attributes:
+        frequencies: Stationary probabilities of A, C, G, T; positive, sum to one.
+        exchangeabilities: Relative, positive, in the order AC, AG, AT, CG, CT, GT; their common scale does
+            not matter.
+        category_rates: Rates of the categories, not negative. With a mean ``sum_c w_c r_c`` of one, branch
+            lengths are expected substitutions per site.
+        category_weights: Probabilities of the categories; positive, sum to one less `invariable`.
+        invariable: Probability that a site cannot change.
+    """
+
+    frequencies: Float64[np.ndarray, "tree 4"]
+    exchangeabilities: Float64[np.ndarray, "tree 6"]
+    category_rates: Float64[np.ndarray, "tree category"]
+    category_weights: Float64[np.ndarray, "tree category"]
+    invariable: Float64[np.ndarray, "tree"]
+
+    @classmethod
+    def empty(cls, num_trees: int, num_categories: int) -> "ModelParameters":
+        """Arrays of any content."""
+        return cls(
+            np.empty((num_trees, 4)),
+            np.empty((num_trees, 6)),
+            np.empty((num_trees, num_categories)),
+            np.empty((num_trees, num_categories)),
+            np.empty(num_trees),
+        )
+
+
 @dataclass(frozen=True, eq=False)
 class SubstitutionModel:
     """A general time-reversible model of four states with rate categories.
@@ -86,6 +117,17 @@ class SubstitutionModel:
     def num_categories(self) -> int:
         """Number of rate categories."""
         return int(self.category_rates.size)
+
+    def parameters(self) -> ModelParameters:
+        """The model as that of one tree; its categories of rate zero make up the invariable sites."""
+        varies = self.category_rates > 0.0
+        return ModelParameters(
+            self.frequencies[None],
+            self.exchangeabilities[None],
+            self.category_rates[None, varies],
+            self.category_weights[None, varies],
+            self.category_weights[None, ~varies].sum(1),
+        )
 
     @property
     def is_jc69(self) -> bool:

@@ -47,6 +47,37 @@ def log_likelihood(
     )
 
 
+def log_likelihood_of_parameters(
+    children: Int32[np.ndarray, "internal 2"],
+    branch_lengths: Float64[torch.Tensor, "edge"],
+    frequencies: Float64[torch.Tensor, "4"],
+    exchangeabilities: Float64[torch.Tensor, "6"],
+    category_rates: Float64[torch.Tensor, "category"],
+    category_weights: Float64[torch.Tensor, "category"],
+    patterns: SitePatterns,
+) -> Float64[torch.Tensor, ""]:
+    """Log-likelihood of one tree in nats, differentiable in branch lengths and parameters of the model.
+
+    Args:
+        children: A topology, as defined in `vbpi_mix.trees.topology`.
+        branch_lengths: Expected substitutions per site.
+        frequencies: Probabilities of the states.
+        exchangeabilities: Of AC, AG, AT, CG, CT, GT; the rate matrix is scaled to one substitution per time.
+        category_rates: Rates of the categories, taken as they are.
+        category_weights: Probabilities of the categories, taken as they are.
+        patterns: Data at the leaves.
+    """
+    upper = torch.zeros((4, 4), dtype=torch.float64)
+    upper[torch.triu_indices(4, 4, 1).unbind()] = exchangeabilities
+    rates = (upper + upper.T) * frequencies
+    rates = rates / (frequencies @ rates.sum(1))
+    rate_matrix = rates - torch.diag(rates.sum(1))
+    transitions = torch.linalg.matrix_exp(
+        branch_lengths[:, None, None, None] * category_rates[:, None, None] * rate_matrix
+    )
+    return log_likelihood_of_transitions(children, transitions, frequencies, category_weights, patterns)
+
+
 def log_likelihood_of_transitions(
     children: Int32[np.ndarray, "internal 2"],
     transitions: Float64[torch.Tensor, "edge category 4 4"],
