@@ -56,6 +56,9 @@ CONFIGURATIONS = (
 TOTAL_SAMPLES = 200
 """Importance samples of an image over all components."""
 
+STEPS_IN_EPOCH = 500
+"""Of the default model: 50,000 training images, 100 in a step."""
+
 CALIBRATION_STEPS = 8
 WARM_UP = 2
 """First steps that the calibration leaves out."""
@@ -187,7 +190,7 @@ def calibrate(names: list[tuple[str, int, int]], decoder: str, data_dir: Path | 
     from vbpi_mix.objectives.estimators import Estimator
     from vbpi_mix.vae.config import MachineConfig, MisvaeConfig, MixtureConfig, ModelConfig
     from vbpi_mix.vae.images import load_images
-    from vbpi_mix.vae.training import TrainingState, train
+    from vbpi_mix.vae.training import TrainingState, steps_in_epoch, train
 
     torch.set_num_threads(1)
     images = load_images("mnist", data_dir, 0).training
@@ -206,6 +209,7 @@ def calibrate(names: list[tuple[str, int, int]], decoder: str, data_dir: Path | 
             began = time.perf_counter()
             next(course)
             times[name].append(1000 * (time.perf_counter() - began))
+    assert steps_in_epoch(config, len(images)) == STEPS_IN_EPOCH
     return {name: median(values[WARM_UP:]) for name, values in times.items()}
 
 
@@ -216,7 +220,7 @@ def plan(chosen: argparse.Namespace) -> list[Job]:
     if chosen.decoder not in calibration:
         own = calibrate(list(CONFIGURATIONS), chosen.decoder, digits(chosen.data_dir))
         calibration = {**calibration, chosen.decoder: own}
-        save(MANIFEST, {"milliseconds_of_step": calibration})
+        save(MANIFEST, {"milliseconds_of_step": calibration, "steps_in_epoch": STEPS_IN_EPOCH})
     times = calibration[chosen.decoder]
     single = times[name_of(*CONFIGURATIONS[0])]
     jobs = []
