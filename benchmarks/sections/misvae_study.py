@@ -20,16 +20,23 @@ EQUAL = 1.2
 
 @dataclass(frozen=True, order=True)
 class Group:
-    """What can be compared: data set, decoder, seed."""
+    """What can be compared: data set, decoder, network, seed."""
 
     dataset: str
     decoder: str
+    network: str
     seed: int
 
     @property
     def name(self) -> str:
         """Name in captions."""
-        return f"{self.dataset}, {self.decoder} pixels, seed {self.seed}"
+        network = "" if self.network == "default" else f", network {self.network} as wide"
+        return f"{self.dataset}, {self.decoder} pixels{network}, seed {self.seed}"
+
+    @property
+    def family(self) -> str:
+        """Decoder and network, as the calibration names them."""
+        return self.decoder if self.network == "default" else f"{self.decoder}-{self.network}"
 
 
 def section(results: Path) -> Section | None:
@@ -40,8 +47,9 @@ def section(results: Path) -> Section | None:
     calibration = _calibration(results)
     groups: dict[Group, list[Run]] = defaultdict(list)
     for run in found.values():
-        run["seconds"] = run["epochs"] * calibration[run["decoder"]][_key(run)]
-        groups[Group(run["dataset"], run["decoder"], run["seed"])].append(run)
+        group = Group(run["dataset"], run["decoder"], run["network"], run["seed"])
+        run["seconds"] = run["epochs"] * calibration[group.family][_key(run)]
+        groups[group].append(run)
     texts, parts = [], []
     for group, runs in sorted(groups.items()):
         ordered = sorted(runs, key=lambda r: (r["components"], r["estimator"], r["sampled"], r["epochs"]))
@@ -51,7 +59,7 @@ def section(results: Path) -> Section | None:
 
 
 def _calibration(results: Path) -> dict[str, dict[str, float]]:
-    """Seconds of an epoch by decoder and configuration, one thread, from steps taken in turn."""
+    """Seconds of an epoch by decoder and network, and configuration, one thread, from steps taken in turn."""
     (manifest,) = load(results, "misvae_study/manifest.json").values()
     return {
         decoder: {name: manifest["steps_in_epoch"] * time / 1000 for name, time in times.items()}

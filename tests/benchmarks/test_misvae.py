@@ -16,6 +16,9 @@ from sections import misvae as reported_speed
 from sections import misvae_study as reported
 from sections import misvae_training as reported_training
 
+from vbpi_mix.vae.config import ModelConfig
+from vbpi_mix.vae.model import Misvae
+
 SMALL = {
     "model": {
         "latent": 4,
@@ -32,7 +35,10 @@ from vbpi_mix import cli
 from vbpi_mix.vae import images
 images.NUM_TRAINING = 1_000
 is_new = "train" in sys.argv and "--resume" not in sys.argv
-sys.argv += ["--config", {config!r}] if is_new else []
+if is_new and "--config" in sys.argv:
+    sys.argv[sys.argv.index("--config") + 1] = {config!r}
+elif is_new:
+    sys.argv += ["--config", {config!r}]
 cli.main()
 """
 
@@ -114,6 +120,16 @@ def test_jobs_are_at_equal_epochs_and_at_equal_time(calibrated):
     (calibrated / "misvae_study" / f"{jobs[0].name}.json").write_text("{}")
     assert misvae_study.is_done(jobs[0].name)
     assert not misvae_study.is_done(jobs[1].name)
+
+
+def test_the_network_of_half_the_width_is_a_smaller_model():
+    sizes = {}
+    for network in ("default", "half"):
+        config = ModelConfig.model_validate(misvae_study.model_settings("autoregressive", network))
+        sizes[network] = Misvae(config, 1, torch.Generator()).num_parameters()
+    assert 3 < sizes["default"] / sizes["half"] < 4
+    job = Job("mnist", "independent", "s2a", 3, 1, 4, 0, 100, "half")
+    assert job.name == "mnist.independent-half.s2a.A3.S1.e4.seed0"
 
 
 def result_of(components, epochs, values):
