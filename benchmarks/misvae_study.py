@@ -6,7 +6,7 @@ serves for both. All are evaluated on the same test images, with as many importa
 components; the scores of the images are kept, so that differences can be taken image by image. Each run is a
 job of its own, as in ``study.py``: what is finished is skipped, what was killed continues.
 
-    python benchmarks/misvae_study.py run [--workers 2] [--epochs 8] [--seeds 0]
+    python benchmarks/misvae_study.py run [--workers 2] [--epochs 8] [--seeds 0] [--network half]
     python benchmarks/misvae_study.py run --dataset fashion-mnist --only s2a.A20.S1 s2s.A20.S1
     python benchmarks/misvae_study.py run --decoder autoregressive --only a2a.A1.S1 --epochs 40 --images 10000
     python benchmarks/misvae_study.py list [...]
@@ -20,11 +20,12 @@ import math
 import shutil
 import sys
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import median
 from typing import Any
 
+import tomli_w
 from _common import RESULTS, load, save, without_local_paths
 from _jobs import work_through
 from _study import PROGRAM, start_program
@@ -53,8 +54,18 @@ CONFIGURATIONS = (
 )
 """Estimator, A and S, those first that tell most. A2A of 20 or 100 components costs as much as 20 or 100."""
 
+HALF = {
+    "encoder_channels": 16,
+    "trunk_features": 128,
+    "decoder": {"hidden": 128, "features": 32},
+}
+"""Settings of the network whose layers are half as wide as the default's, the head's hidden layer apart."""
+
 TOTAL_SAMPLES = 200
 """Importance samples of an image over all components."""
+
+STEPS_IN_EPOCH = 500
+"""Of the default model: 50,000 training images, 100 in a step."""
 
 CALIBRATION_STEPS = 8
 WARM_UP = 2
@@ -77,6 +88,7 @@ class Job:
         epochs: Passes over the training images.
         seed: Seed of the run.
         images: Test images that are evaluated, the first ones.
+        network: ``default``, or ``half`` as wide.
     """
 
     dataset: str
@@ -87,6 +99,12 @@ class Job:
     epochs: int
     seed: int
     images: int
+    network: str = "default"
+
+    @property
+    def family(self) -> str:
+        """Decoder and network: what a calibration holds for."""
+        return family_of(self.decoder, self.network)
 
     @property
     def configuration(self) -> str:
@@ -96,7 +114,7 @@ class Job:
     @property
     def name(self) -> str:
         """Name of the job, of its result and of its scratch folder."""
-        parts = (self.dataset, self.decoder, self.configuration, f"e{self.epochs}", f"seed{self.seed}")
+        parts = (self.dataset, self.family, self.configuration, f"e{self.epochs}", f"seed{self.seed}")
         return ".".join(parts)
 
     def arguments(self, data_dir: Path | None) -> list[str]:
@@ -122,6 +140,17 @@ def name_of(estimator: str, components: int, sampled: int) -> str:
     return f"{estimator}.A{components}.S{sampled}"
 
 
+def family_of(decoder: str, network: str) -> str:
+    """Name of a decoder and network."""
+    return decoder if network == "default" else f"{decoder}-{network}"
+
+
+def model_settings(decoder: str, network: str) -> dict[str, Any]:
+    """Section ``model`` of a configuration."""
+    sizes = HALF if network == "half" else {"decoder": {}}
+    return {**sizes, "decoder": {"kind": decoder, **sizes["decoder"]}}
+
+
 def images_folder(dataset: str, data_dir: Path | None) -> Path | None:
     """Folder with a data set's images; None: the package finds them."""
     return digits(data_dir) if dataset == "mnist" else data_dir
@@ -140,7 +169,13 @@ def measure(job: Job, folder: Path, lock: int, data_dir: Path | None) -> dict[st
         RuntimeError: The program failed; the message ends with what it said.
     """
     run = folder / "run"
-    arguments = ["--resume"] if (run / "config.toml").exists() else job.arguments(data_dir)
+    if (run / "config.toml").exists():
+        arguments = ["--resume"]
+    else:
+        folder.mkdir(parents=True, exist_ok=True)
+        settings = folder / "network.toml"
+        settings.write_text(tomli_w.dumps({"model": model_settings(job.decoder, job.network)}))
+        arguments = ["--config", str(settings), *job.arguments(data_dir)]
     took = start_program(
         [*PROGRAM, "misvae", "train", *arguments, "--out", str(run), "--quiet", "--json"], folder, lock
     )
@@ -180,21 +215,23 @@ def score(checkpoint: Path, num_images: int, data_dir: Path | None) -> dict[str,
     }
 
 
-def calibrate(names: list[tuple[str, int, int]], decoder: str, data_dir: Path | None) -> dict[str, float]:
+def calibrate(
+    names: list[tuple[str, int, int]], decoder: str, network: str, data_dir: Path | None
+) -> dict[str, float]:
     """Median milliseconds of a step by configuration, from steps taken in turn with one thread."""
     import torch
 
     from vbpi_mix.objectives.estimators import Estimator
     from vbpi_mix.vae.config import MachineConfig, MisvaeConfig, MixtureConfig, ModelConfig
     from vbpi_mix.vae.images import load_images
-    from vbpi_mix.vae.training import TrainingState, train
+    from vbpi_mix.vae.training import TrainingState, steps_in_epoch, train
 
     torch.set_num_threads(1)
     images = load_images("mnist", data_dir, 0).training
     courses, times = [], {}
     for estimator, components, sampled in names:
         config = MisvaeConfig(
-            model=ModelConfig.model_validate({"decoder": {"kind": decoder}}),
+            model=ModelConfig.model_validate(model_settings(decoder, network)),
             mixture=MixtureConfig(components=components, sampled=sampled, estimator=Estimator(estimator)),
             machine=MachineConfig(log_every=1),
         )
@@ -206,6 +243,7 @@ def calibrate(names: list[tuple[str, int, int]], decoder: str, data_dir: Path | 
             began = time.perf_counter()
             next(course)
             times[name].append(1000 * (time.perf_counter() - began))
+    assert steps_in_epoch(config, len(images)) == STEPS_IN_EPOCH
     return {name: median(values[WARM_UP:]) for name, values in times.items()}
 
 
@@ -213,11 +251,12 @@ def plan(chosen: argparse.Namespace) -> list[Job]:
     """The jobs, in the order to do them; calibrates what is not calibrated."""
     (manifest,) = load(RESULTS, f"{MANIFEST}.json").values() or ({},)
     calibration: dict[str, dict[str, float]] = manifest.get("milliseconds_of_step", {})
-    if chosen.decoder not in calibration:
-        own = calibrate(list(CONFIGURATIONS), chosen.decoder, digits(chosen.data_dir))
-        calibration = {**calibration, chosen.decoder: own}
-        save(MANIFEST, {"milliseconds_of_step": calibration})
-    times = calibration[chosen.decoder]
+    family = family_of(chosen.decoder, chosen.network)
+    if family not in calibration:
+        own = calibrate(list(CONFIGURATIONS), chosen.decoder, chosen.network, digits(chosen.data_dir))
+        calibration = {**calibration, family: own}
+        save(MANIFEST, {"milliseconds_of_step": calibration, "steps_in_epoch": STEPS_IN_EPOCH})
+    times = calibration[family]
     single = times[name_of(*CONFIGURATIONS[0])]
     jobs = []
     for seed in chosen.seeds:
@@ -227,7 +266,8 @@ def plan(chosen: argparse.Namespace) -> list[Job]:
                 continue
             equal_time = max(1, round(chosen.epochs * single / times[name]))
             for epochs in dict.fromkeys((equal_time, chosen.epochs)):
-                jobs.append(Job(chosen.dataset, chosen.decoder, *configuration, epochs, seed, chosen.images))
+                job = Job(chosen.dataset, chosen.decoder, *configuration, epochs, seed, chosen.images)
+                jobs.append(replace(job, network=chosen.network))
     # What takes no longer than one component comes first, for all configurations.
     longest = 1.3 * chosen.epochs * single
     return sorted(jobs, key=lambda job: (job.seed, job.epochs * times[job.configuration] > longest))
@@ -263,6 +303,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     )
     parser.add_argument("--dataset", default="mnist", choices=("mnist", "fashion-mnist"))
     parser.add_argument("--decoder", default="independent", choices=("independent", "autoregressive"))
+    parser.add_argument("--network", default="default", choices=("default", "half"), help="width of layers")
     names = [name_of(*configuration) for configuration in CONFIGURATIONS]
     parser.add_argument(
         "--only", nargs="+", choices=names, metavar="CONFIGURATION", help="such as s2a.A20.S1"

@@ -32,6 +32,7 @@ ORDER = (
     "race",
     "toy",
     "misvae",
+    "misvae_training",
     "misvae_study",
     "batch_statistics",
     "startup",

@@ -267,7 +267,7 @@ def test_a_terminal_shows_a_live_bar(digits, small, tmp_path):
         env={**os.environ, "TERM": "xterm", "COLUMNS": "120"},
         dimensions=(24, 120),
         encoding="utf-8",
-        timeout=60,
+        timeout=PATIENCE,
     )
     try:
         terminal.expect(r"mnist: [\d,]+ parameters, A=1, s2a with S=1")
@@ -275,6 +275,7 @@ def test_a_terminal_shows_a_live_bar(digits, small, tmp_path):
         terminal.sendintr()
         terminal.expect("stopped after iteration")
         terminal.expect(pexpect.EOF)
+        terminal.wait()  # closing would not: it kills what is still about to end
     finally:
         terminal.close(force=True)
     assert terminal.exitstatus == 128 + signal.SIGINT

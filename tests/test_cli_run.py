@@ -437,6 +437,7 @@ def test_a_terminal_shows_a_live_bar_and_control_c_stops(inputs, tmp_path):
         terminal.sendintr()
         terminal.expect("stopped after iteration")
         terminal.expect(pexpect.EOF)
+        terminal.wait()  # closing would not: it kills what is still about to end
     finally:
         terminal.close(force=True)
     assert terminal.exitstatus == 128 + signal.SIGINT

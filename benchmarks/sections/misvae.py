@@ -35,8 +35,8 @@ def _name(run: dict[str, Any]) -> str:
     return f"{mixture}, {run['decoder']} pixels"
 
 
-def _ratio(run: dict[str, Any], single: dict[str, Any]) -> float:
-    """Median of the quotients of steps taken one after the other."""
+def times_single(run: dict[str, Any], single: dict[str, Any]) -> float:
+    """How many times as long a step takes: median of the quotients of steps taken one after the other."""
     pairs = zip(run["milliseconds"], single["milliseconds"], strict=True)
     return median(own / other for own, other in pairs)
 
@@ -55,7 +55,7 @@ def _findings(measured: dict[str, Any]) -> str:
     ]
     for run in others:
         if run["decoder"] == single["decoder"]:
-            ratio, most = _ratio(run, single), MAX_RATIO[run["estimator"]]
+            ratio, most = times_single(run, single), MAX_RATIO[run["estimator"]]
             verdict = "met" if ratio <= most else "missed"
             texts.append(f"{_name(run)} takes {ratio:.2f} times as long (at most {most}: {verdict})")
     return "; ".join(texts) + "."
@@ -70,7 +70,7 @@ def _table(measured: dict[str, Any]) -> Table:
             f"{median(run['milliseconds']):.1f}",
             f"{min(run['milliseconds']):.1f}",
             f"{run['seconds_per_epoch']:.1f}",
-            f"{_ratio(run, single):.2f}",
+            f"{times_single(run, single):.2f}",
         ]
         for run in measured["runs"]
     ]

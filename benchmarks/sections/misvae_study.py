@@ -20,16 +20,23 @@ EQUAL = 1.2
 
 @dataclass(frozen=True, order=True)
 class Group:
-    """What can be compared: data set, decoder, seed."""
+    """What can be compared: data set, decoder, network, seed."""
 
     dataset: str
     decoder: str
+    network: str
     seed: int
 
     @property
     def name(self) -> str:
         """Name in captions."""
-        return f"{self.dataset}, {self.decoder} pixels, seed {self.seed}"
+        network = "" if self.network == "default" else f", network {self.network} as wide"
+        return f"{self.dataset}, {self.decoder} pixels{network}, seed {self.seed}"
+
+    @property
+    def family(self) -> str:
+        """Decoder and network, as the calibration names them."""
+        return self.decoder if self.network == "default" else f"{self.decoder}-{self.network}"
 
 
 def section(results: Path) -> Section | None:
@@ -37,15 +44,32 @@ def section(results: Path) -> Section | None:
     found = {path: run for path, run in load(results, "misvae_study/*.json").items() if "bound" in run}
     if not found:
         return None
+    calibration = _calibration(results)
     groups: dict[Group, list[Run]] = defaultdict(list)
     for run in found.values():
-        groups[Group(run["dataset"], run["decoder"], run["seed"])].append(run)
+        group = Group(run["dataset"], run["decoder"], run["network"], run["seed"])
+        run["seconds"] = run["epochs"] * calibration[group.family][_key(run)]
+        groups[group].append(run)
     texts, parts = [], []
     for group, runs in sorted(groups.items()):
         ordered = sorted(runs, key=lambda r: (r["components"], r["estimator"], r["sampled"], r["epochs"]))
         texts += _findings(group, ordered)
         parts.append(_table(group, ordered))
     return Section("Mixtures of encoders on images", texts, parts, list(found))
+
+
+def _calibration(results: Path) -> dict[str, dict[str, float]]:
+    """Seconds of an epoch by decoder and network, and configuration, one thread, from steps taken in turn."""
+    (manifest,) = load(results, "misvae_study/manifest.json").values()
+    return {
+        decoder: {name: manifest["steps_in_epoch"] * time / 1000 for name, time in times.items()}
+        for decoder, times in manifest["milliseconds_of_step"].items()
+    }
+
+
+def _key(run: Run) -> str:
+    """Name of a configuration in the calibration."""
+    return f"{run['estimator']}.A{run['components']}.S{run['sampled']}"
 
 
 def _name(run: Run) -> str:
@@ -70,9 +94,8 @@ def single_of(run: Run, runs: list[Run], is_at_equal_time: bool) -> Run | None:
     singles = [r for r in runs if r["components"] == 1]
     if not is_at_equal_time:
         return next((r for r in singles if r["epochs"] == run["epochs"]), None)
-    time = run["epochs"] * run["seconds_per_epoch"]
-    near = [r for r in singles if 1 / EQUAL < r["epochs"] * r["seconds_per_epoch"] / time < EQUAL]
-    return min(near, key=lambda r: abs(r["epochs"] * r["seconds_per_epoch"] - time), default=None)
+    near = [r for r in singles if 1 / EQUAL < r["seconds"] / run["seconds"] < EQUAL]
+    return min(near, key=lambda r: abs(r["seconds"] - run["seconds"]), default=None)
 
 
 def _findings(group: Group, runs: list[Run]) -> list[str]:
@@ -113,8 +136,8 @@ def _table(group: Group, runs: list[Run]) -> Table:
             _name(run),
             str(run["epochs"]),
             f"{run['num_parameters']:,}",
-            f"{run['seconds_per_epoch']:.1f}",
-            f"{run['training_seconds']:.0f}",
+            f"{run['seconds'] / run['epochs']:.1f}",
+            f"{run['seconds']:.0f}",
             f"{_nll(run):.2f} ({run['negative_log_likelihood']['standard_error']:.2f})",
             _against(run, runs, is_at_equal_time=False),
             _against(run, runs, is_at_equal_time=True),
@@ -126,7 +149,8 @@ def _table(group: Group, runs: list[Run]) -> Table:
     return Table(
         f"{group.name}: negative log-likelihood of {len(runs[0]['image_negative_log_likelihood']):,} test "
         "images (standard error over them), its difference from one component image by image, and minus the "
-        "bound of one sample; nats.",
+        "bound of one sample; nats. Seconds are steps times those of a calibration in which all took turns, "
+        "one thread.",
         [
             "model",
             "epochs",

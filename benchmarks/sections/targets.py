@@ -8,6 +8,7 @@ from typing import Any
 from _common import load
 from _sections import Section, Table
 
+from sections import misvae, misvae_training
 from sections.iteration import SINGLE, ratio
 
 GOLDEN_DS1 = -7108.40
@@ -315,6 +316,41 @@ def _large(results: Path) -> Iterable[Outcome]:
             )
 
 
+def _misvae(results: Path) -> Iterable[Outcome]:
+    """Seconds an epoch, what components cost, and the test likelihood."""
+    found = load(results, "misvae.json")
+    two = [one for speed in found.values() for one in speed["measured"] if one["threads"] == 2]
+    by_name = {
+        (run["decoder"], run["estimator"], run["components"]): run for one in two for run in one["runs"]
+    }
+    single = by_name.get(("independent", "s2a", 1))
+    name = "MISVAE, default model, MNIST: an epoch, two threads"
+    if single is None:
+        yield Outcome(name, f"<= {misvae.MAX_EPOCH:.0f} s")
+    else:
+        yield _at_most(name, single["seconds_per_epoch"], misvae.MAX_EPOCH, "{:.0f} s", *found)
+    for estimator, limit in misvae.MAX_RATIO.items():
+        name = f"MISVAE, {estimator.upper()}, S=1: an epoch of A=100 against A=1"
+        many = by_name.get(("independent", estimator, 100))
+        if single is None or many is None:
+            yield Outcome(name, f"<= {limit:.2f} times")
+        else:
+            yield _at_most(name, misvae.times_single(many, single), limit, "{:.2f} times", *found)
+    for decoder, limit in misvae_training.MAX_NLL.items():
+        name = f"MISVAE, {decoder} pixels: NLL of MNIST's test images after an hour of training at most"
+        asked = f"< {limit} nats"
+        trained = load(results, f"misvae_training/{decoder}.json")
+        if not trained:
+            yield Outcome(name, asked)
+        for source, run in trained.items():
+            seconds = misvae_training.training_seconds(results, run)
+            nll = run["evaluation"]["negative_log_likelihood"]["mean"]
+            time = "unknown time" if seconds is None else f"{seconds / 60:.0f} min"
+            yield Outcome(
+                name, asked, f"{nll:.2f} nats, {time}", misvae_training.is_met(run, seconds), (source, *found)
+            )
+
+
 MEASURES = (
     _kernel,
     _iteration,
@@ -325,5 +361,6 @@ MEASURES = (
     _clades,
     _growth,
     _large,
+    _misvae,
 )
 """Functions that look up the outcomes, in the order of the table."""

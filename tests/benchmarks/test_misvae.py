@@ -6,6 +6,7 @@ from dataclasses import asdict
 
 import misvae
 import misvae_study
+import misvae_training
 import pytest
 import tomli_w
 import torch
@@ -13,6 +14,10 @@ from _jobs import claim
 from misvae_study import CONFIGURATIONS, Job, name_of
 from sections import misvae as reported_speed
 from sections import misvae_study as reported
+from sections import misvae_training as reported_training
+
+from vbpi_mix.vae.config import ModelConfig
+from vbpi_mix.vae.model import Misvae
 
 SMALL = {
     "model": {
@@ -29,7 +34,11 @@ import sys
 from vbpi_mix import cli
 from vbpi_mix.vae import images
 images.NUM_TRAINING = 1_000
-sys.argv += ["--config", {config!r}] if "--resume" not in sys.argv else []
+is_new = "train" in sys.argv and "--resume" not in sys.argv
+if is_new and "--config" in sys.argv:
+    sys.argv[sys.argv.index("--config") + 1] = {config!r}
+elif is_new:
+    sys.argv += ["--config", {config!r}]
 cli.main()
 """
 
@@ -113,13 +122,21 @@ def test_jobs_are_at_equal_epochs_and_at_equal_time(calibrated):
     assert not misvae_study.is_done(jobs[1].name)
 
 
-def result_of(components, epochs, values, seconds_per_epoch=50.0):
+def test_the_network_of_half_the_width_is_a_smaller_model():
+    sizes = {}
+    for network in ("default", "half"):
+        config = ModelConfig.model_validate(misvae_study.model_settings("autoregressive", network))
+        sizes[network] = Misvae(config, 1, torch.Generator()).num_parameters()
+    assert 3 < sizes["default"] / sizes["half"] < 4
+    job = Job("mnist", "independent", "s2a", 3, 1, 4, 0, 100, "half")
+    assert job.name == "mnist.independent-half.s2a.A3.S1.e4.seed0"
+
+
+def result_of(components, epochs, values):
     """A result of S2A, with these negative log-likelihoods of images."""
     return {
         **asdict(Job("mnist", "independent", "s2a", components, 1, epochs, 0, len(values))),
         "num_parameters": 1000 + components,
-        "training_seconds": epochs * seconds_per_epoch,
-        "seconds_per_epoch": seconds_per_epoch,
         "negative_log_likelihood": {"mean": sum(values) / len(values), "standard_error": 1.0},
         "bound": -101.0,
         "active_components": 1.5,
@@ -135,8 +152,11 @@ def test_the_section_compares_image_by_image(tmp_path):
         "single": result_of(1, 8, single),
         "same": result_of(5, 8, [81.0, 119.0, 101.0, 89.0]),
         "better": result_of(20, 8, [v - 1 - 0.02 * i for i, v in enumerate(single)]),
-        "slower": result_of(100, 4, [v + 1 + 0.02 * i for i, v in enumerate(single)], 100.0),
+        "slower": result_of(100, 4, [v + 1 + 0.02 * i for i, v in enumerate(single)]),
     }
+    times = {"s2a.A1.S1": 100.0, "s2a.A5.S1": 100.0, "s2a.A20.S1": 100.0, "s2a.A100.S1": 200.0}
+    manifest = {"milliseconds_of_step": {"independent": times}, "steps_in_epoch": 500}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
     for name, run in runs.items():
         (folder / f"{name}.json").write_text(json.dumps({**run, "provenance": {}}))
     assert reported.difference(runs["same"], runs["single"])[0] == pytest.approx(0.0)
@@ -147,5 +167,37 @@ def test_the_section_compares_image_by_image(tmp_path):
     assert "at equal epochs: 1 better, 1 the same within the error" in text
     assert "at equal training time: 1 better, 1 worse, 1 the same within the error" in text
     rows = {row[0]: row for row in section.parts[0].rows}
+    assert rows["S2A, A=100, S=1"][3:5] == ["100.0", "400"]
     assert rows["S2A, A=100, S=1"][6:8] == ["-", "+1.03 (0.01)"]
     assert rows["S2A, A=20, S=1"][6:8] == ["-1.03 (0.01)", "-1.03 (0.01)"]
+
+
+@pytest.mark.reference
+def test_the_default_model_is_trained_once_and_evaluated(digits, tmp_path, monkeypatch):
+    config = tmp_path / "small.toml"
+    config.write_text(tomli_w.dumps(SMALL))
+    program = (sys.executable, "-c", WITH_SMALL_MODEL_AND_FEWER_IMAGES.format(config=str(config)))
+    monkeypatch.setattr(misvae_training, "PROGRAM", program)
+    measured = misvae_training.measure(
+        "independent", tmp_path / "run", 2, 1, digits, ["--epochs", "2", "--log-every", "5"]
+    )
+    written = (tmp_path / "run" / "result.json").stat().st_mtime_ns
+    assert measured["training"]["epochs"] == 2
+    assert len(measured["bound_by_epoch"]) == 2
+    assert measured["evaluation"]["num_samples"] == 2
+    again = misvae_training.measure("independent", tmp_path / "run", 2, 1, digits, [])
+    assert (tmp_path / "run" / "result.json").stat().st_mtime_ns == written
+    assert again["evaluation"]["negative_log_likelihood"] == measured["evaluation"]["negative_log_likelihood"]
+    (tmp_path / "misvae_training").mkdir()
+    (tmp_path / "misvae_training" / "independent.json").write_text(json.dumps(measured))
+    section = reported_training.section(tmp_path)
+    assert section is not None
+    assert "after 2 epochs; asked below 85.0 within 60 min: missed" in section.text[0]
+    assert [row[0] for row in section.parts[1].rows] == ["1", "2"]
+
+
+def test_epochs_of_the_course_end_with_their_last_line(tmp_path):
+    records = [(0.5, -3.0), (1.0, -1.0), (1.5, -1.5), (2.0, -0.5)]
+    lines = [json.dumps({"epoch": epoch, "bound": bound}) for epoch, bound in records]
+    (tmp_path / "metrics.jsonl").write_text("\n".join(lines))
+    assert misvae_training.bound_by_epoch(tmp_path / "metrics.jsonl") == [-2.0, -1.0]

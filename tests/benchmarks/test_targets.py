@@ -48,8 +48,8 @@ def test_nothing_measured_gives_no_section(tmp_path):
 def test_every_target_is_listed_whatever_was_measured(tmp_path, put):
     put("datasets/DS1.seed0", run())
     rows = states(tmp_path)
-    assert len(rows) == 30
-    assert sum(state == "not measured" for _, state in rows.values()) == 28
+    assert len(rows) == 35
+    assert sum(state == "not measured" for _, state in rows.values()) == 33
     assert len(targets.headline(tmp_path).rows) == 2
 
 
@@ -157,8 +157,36 @@ def test_many_taxa_need_little_memory_and_a_settled_bound(tmp_path, put):
 def test_the_text_counts_what_the_table_says(tmp_path, put):
     put("fast/DS1.seed0", run(training=50.0))
     section = targets.section(tmp_path)
-    assert section.text[0] == "0 of 30 targets are met, 2 are missed and 28 are not measured."
+    assert section.text[0] == "0 of 35 targets are met, 2 are missed and 33 are not measured."
     assert section.text[1].startswith(
         "Missed: DS1, support given: ML within 0.05 nat (51.5 s; asked <= 3.0 s);"
     )
     assert section.sources == ["fast/DS1.seed0.json"]
+
+
+def test_misvae(tmp_path, put):
+    def timed(estimator, components, milliseconds):
+        times = {"milliseconds": milliseconds, "seconds_per_epoch": milliseconds[0] / 2}
+        return {"decoder": "independent", "estimator": estimator, "components": components, **times}
+
+    runs = [
+        timed("s2a", 1, [100.0, 110.0]),
+        timed("s2a", 100, [120.0, 132.0]),
+        timed("s2s", 100, [109.0, 119.9]),
+    ]
+    put("misvae", {"measured": [{"threads": 2, "runs": runs}]})
+    put(
+        "misvae_training/independent",
+        {
+            "decoder": "independent",
+            "training": {"epochs": 50},
+            "evaluation": {"negative_log_likelihood": {"mean": 84.6, "standard_error": 0.2}},
+        },
+    )
+    rows = states(tmp_path)
+    assert rows["MISVAE, default model, MNIST: an epoch, two threads"] == ("50 s", "met")
+    assert rows["MISVAE, S2A, S=1: an epoch of A=100 against A=1"] == ("1.20 times", "met")
+    assert rows["MISVAE, S2S, S=1: an epoch of A=100 against A=1"] == ("1.09 times", "missed")
+    name = "MISVAE, {} pixels: NLL of MNIST's test images after an hour of training at most"
+    assert rows[name.format("independent")] == ("84.60 nats, 42 min", "met")
+    assert rows[name.format("autoregressive")] == ("-", "not measured")

@@ -156,6 +156,40 @@ def test_training_resumes_bit_for_bit(config, tmp_path):
         assert torch.equal(uninterrupted.latents.get_state(), resumed.latents.get_state())
 
 
+@pytest.fixture
+def steps_seen(monkeypatch):
+    """Images and components of every step that is taken."""
+    seen = []
+
+    def spy(model, images, choice, *rest):
+        seen.append((images, choice))
+        return mean_bound(model, images, choice, *rest)
+
+    monkeypatch.setattr("vbpi_mix.vae.training.mean_bound", spy)
+    return seen
+
+
+def test_a_step_draws_one_set_of_components_for_all_its_images(config, steps_seen):
+    list(train(config, grey_images(33), TrainingState.initial(config)))
+    assert [len(images) for images, _ in steps_seen] == [10] * 6
+    sampled = [tuple(choice.sampled) for _, choice in steps_seen]
+    assert all(len(set(one)) == 2 for one in sampled)
+    assert len(set(sampled)) > 1
+
+
+def test_pixels_are_drawn_anew_in_every_step(config, steps_seen):
+    grey = torch.full((10, 4, 4), 128, dtype=torch.uint8)
+    grey[:, 0], grey[:, 1] = 0, 255
+    config = config.model_copy(update={"optimisation": OptimisationConfig(epochs=6, batch_size=10)})
+    list(train(config, grey, TrainingState.initial(config)))
+    pixels = torch.stack([images for images, _ in steps_seen])
+    assert (pixels[:, :, 0] == 0).all()
+    assert (pixels[:, :, 1] == 1).all()
+    # 480 pixels that are 1 with probability .502, of standard deviation .023 together
+    assert 0.4 < pixels[:, :, 2:].mean() < 0.6
+    assert all(not torch.equal(a.sort(0).values, b.sort(0).values) for a, b in pairwise(pixels))
+
+
 def test_seeds_give_different_runs(config):
     other = config.model_copy(update={"seed": 5})
     first, second = (next(train(c, grey_images(33), TrainingState.initial(c))).bound for c in (config, other))

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from vbpi_mix.branches.network import BranchDensity, BranchFeatures
 from vbpi_mix.machine import available_cores
-from vbpi_mix.objectives.estimators import Estimator, check_sizes
+from vbpi_mix.objectives.config import ComponentsConfig
 from vbpi_mix.objectives.gradients import BranchGradient, TopologyGradient
 
 
@@ -41,39 +41,15 @@ class DataConfig(_Frozen):
         return self
 
 
-class MixtureConfig(_Frozen):
+class MixtureConfig(ComponentsConfig):
     """The variational family and the estimator of its bound."""
 
-    components: int = Field(1, ge=1)
-    """Mixture components, A."""
-    sampled: int | None = Field(None, ge=1)
-    """Components drawn in a step, S; by default all of them for a2a, one otherwise."""
-    estimator: Estimator = Estimator.A2A
-    """Estimator of the mixture's bound."""
     particles: int = Field(10, ge=1)
     """Particles drawn from each sampled component in a step, K."""
     branch_model: BranchFeatures = BranchFeatures.PSP
     """Features that a branch's parameters are the sum of."""
     branch_density: BranchDensity = BranchDensity.SKEWED
     """Family of a branch length's density."""
-
-    @model_validator(mode="after")
-    def _sampled_components(self) -> "MixtureConfig":
-        if self.num_sampled > self.components:
-            raise ValueError(
-                f"expected sampled (--sampled) to be at most the number of components, got {self.sampled} of "
-                f"{self.components}: components are drawn without replacement; lower it, or raise "
-                "components (--components)"
-            )
-        check_sizes(self.estimator, self.components, self.num_sampled)
-        return self
-
-    @property
-    def num_sampled(self) -> int:
-        """Components drawn in a step, S."""
-        if self.sampled is not None:
-            return self.sampled
-        return self.components if self.estimator is Estimator.A2A else 1
 
 
 class LinearAnnealing(_Frozen):

@@ -4,10 +4,11 @@ import math
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field
 
 from vbpi_mix.machine import available_cores
-from vbpi_mix.objectives.estimators import Estimator, check_sizes
+from vbpi_mix.objectives.config import ComponentsConfig
+from vbpi_mix.objectives.estimators import Estimator
 
 
 class _Frozen(BaseModel):
@@ -71,35 +72,13 @@ class ModelConfig(_Frozen):
     """The likelihood of an image given its latent variables."""
 
 
-class MixtureConfig(_Frozen):
+class MixtureConfig(ComponentsConfig):
     """The mixture of encoders and the estimator of its bound."""
 
-    components: int = Field(1, ge=1)
-    """Mixture components, A."""
-    sampled: int | None = Field(None, ge=1)
-    """Components drawn in a step, S; by default all of them for a2a, one otherwise."""
     estimator: Estimator = Estimator.S2A
     """Estimator of the mixture's bound."""
     particles: int = Field(1, ge=1)
     """Importance samples of each sampled component in a step, L."""
-
-    @model_validator(mode="after")
-    def _sampled_components(self) -> "MixtureConfig":
-        if self.num_sampled > self.components:
-            raise ValueError(
-                f"expected sampled (--sampled) to be at most the number of components, got {self.sampled} of "
-                f"{self.components}: components are drawn without replacement; lower it, or raise "
-                "components (--components)"
-            )
-        check_sizes(self.estimator, self.components, self.num_sampled)
-        return self
-
-    @property
-    def num_sampled(self) -> int:
-        """Components drawn in a step, S."""
-        if self.sampled is not None:
-            return self.sampled
-        return self.components if self.estimator is Estimator.A2A else 1
 
 
 class OptimisationConfig(_Frozen):
