@@ -8,14 +8,13 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pexpect
 import pytest
 import torch
 
-from vbpi_mix import cli
+from vbpi_mix import cli, open_run
 from vbpi_mix.alignment import Alignment, write_fasta
 from vbpi_mix.datasets import load_dataset
 from vbpi_mix.results.run_directory import RunDirectory
@@ -97,7 +96,7 @@ def test_two_runs_that_agree_have_exit_code_0(finished):
         ("run2", 5, 600),
     ]
     assert result["num_draws"] == 10_000
-    assert "training 2 runs of 600 iterations (seeds 4, 5; threads each: 1)" in printed.stderr
+    assert "training: 600 iterations, seeds 4, 5, threads for each: 1" in printed.stderr
     assert "iteration 600 of 600 (100%), bounds -" in printed.stderr
     assert printed.stderr.count("the ESS that Tracer and sump compute from them means nothing") == 1
 
@@ -173,6 +172,13 @@ def test_commands_take_the_directory_of_several_runs(finished, tmp_path, command
     assert updated["num_draws"] == 20_000
     assert updated["runs"] == result["runs"]
     assert "of 20000 weighted draws (run 2 of 2)" in (copy / "posterior.run2.t").read_text()
+    posterior = open_run(out)
+    assert len(posterior.topologies().weights) > 20
+    assert posterior.sample(10).branch_lengths.shape == (10, 9)
+    agreement = posterior.compare(read_tree_sample(out / "posterior.trprobs", posterior.taxa))
+    assert agreement["corrected"].total_variation < 0.05
+    posterior.write(tmp_path / "files", num_trees=40)
+    assert len(read_tree_draws(tmp_path / "files" / "posterior.run2.t").children) == 20
     # one of the runs is a run as any other
     assert command("evaluate", out / "run2", "--repeats", 2, "--json")[0] == 0
 
@@ -189,64 +195,47 @@ def test_a_summary_begins_with_the_verdict_and_has_a_line_a_run(finished, comman
     ]
 
 
-def test_runs_that_have_not_converged_have_exit_code_3_and_all_files(alignment, tmp_path, command):
+def test_runs_that_do_not_converge_get_further_rounds_and_exit_code_3(alignment, tmp_path, command):
     out = tmp_path / "runs"
-    settings = ["--iterations", 5, "--repeats", 2, "--samples", 60]
+    settings = ["--iterations", 20, "--max-rounds", 2, "--repeats", 2, "--samples", 60, "--log-every", 5]
     code, printed, err = command("run", alignment, "--out", out, *settings)
     assert code == 3, err
+    assert err.count("a further round of training follows") == 1
     assert printed.startswith("converged: no - ")
     assert "train longer (--iterations)" in printed.splitlines()[0]
+    for name in ("run1", "run2"):
+        records = [json.loads(line) for line in (out / name / "metrics.jsonl").read_text().splitlines()]
+        assert [record["iteration"] for record in records] == list(range(5, 41, 5))
+        assert json.loads((out / name / "result.json").read_text())["iterations"] == 40
+        assert all(record["inverse_temperature"] == 1.0 for record in records[4:])
+        rates = [record["topology_rate"] for record in records]
+        assert rates[3] < rates[4] < rates[0]
     result = json.loads((out / "result.json").read_text())
-    assert result["converged"] is False
+    assert (result["converged"], result["iterations"]) == (False, 40)
     assert len(read_tree_draws(out / "posterior.run2.t").children) == 5000
     # looked at again, it still has not
     assert command("run", "--resume", "--out", out)[0] == 3
 
 
-def test_rounds_of_training_follow_while_runs_have_not_converged(alignment, tmp_path, command):
-    out = tmp_path / "runs"
-    settings = ["--iterations", 20, "--max-rounds", 3, "--repeats", 2, "--samples", 60, "--log-every", 5]
-    code, _, err = command("run", alignment, "--out", out, *settings)
-    assert code == 3, err
-    assert err.count("a further round of training follows") == 2
-    for name in ("run1", "run2"):
-        records = [json.loads(line) for line in (out / name / "metrics.jsonl").read_text().splitlines()]
-        assert [record["iteration"] for record in records] == list(range(5, 61, 5))
-        assert json.loads((out / name / "result.json").read_text())["iterations"] == 60
-        assert all(record["inverse_temperature"] == 1.0 for record in records[4:])
-        rates = [record["topology_rate"] for record in records]
-        assert rates[4] == pytest.approx(rates[8])
-        assert rates[3] < rates[4] < rates[0]
-    assert json.loads((out / "result.json").read_text())["iterations"] == 60
-
-
-def test_a_budget_plans_the_iterations_and_is_kept(alignment, tmp_path, command):
-    out = tmp_path / "runs"
-    settings = ["--budget", "4s", "--repeats", 2, "--samples", 60]
-    code, _, err = command("run", alignment, "--out", out, *settings)
+def test_a_budget_that_is_too_small_is_one_message(alignment, tmp_path, command):
+    code, _, err = command("run", alignment, "--out", tmp_path / "runs", "--budget", "4s")
     assert code == 2
-    assert "Error: --budget: expected about" in err
+    assert "Error: --budget: expected about" in err.splitlines()[-1]
     assert "give more time" in err
-    began = time.monotonic()
-    settings[1] = "60s"
-    code, _, err = command("run", "--resume", "--out", out, "--budget", "60s")
-    assert code in (0, 3), err
-    # a machine on which others compute may slow down after it was measured
-    assert time.monotonic() - began < 120
-    assert json.loads((out / "run1" / "result.json").read_text())["iterations"] >= 200
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_reaches_the_runs_and_they_continue(alignment, tmp_path, command, number):
+def test_sigterm_saves_and_the_runs_end_as_if_it_had_not_come(finished, alignment, tmp_path, command):
+    straight, _ = finished
     out = tmp_path / "runs"
-    with start(["run", alignment, "--out", out, *ENDLESS]) as process:
+    settings = ["--seed", 4, *QUICK, "--checkpoint-seconds", 0]
+    with start(["run", alignment, "--out", out, *settings]) as process:
         members = wait_for_progress(process, out)
         code, _, err = command("run", "--resume", "--out", out)
         assert code == 2
         assert f"in use by process {process.pid}" in err
-        process.send_signal(number)
+        process.send_signal(signal.SIGTERM)
         messages = process.communicate(timeout=PATIENCE)[1]
-    assert process.returncode == 128 + number
+    assert process.returncode == 128 + signal.SIGTERM
     assert messages.splitlines()[-1] == f"continue with: vbpi-mix run --resume --out {out}"
     assert "Traceback" not in messages
     for member in members:
@@ -254,17 +243,6 @@ def test_a_signal_reaches_the_runs_and_they_continue(alignment, tmp_path, comman
         assert last["iteration"] == step_of(member) > 0
         with member.lock():  # nobody is left in it
             pass
-
-
-def test_interrupted_runs_end_as_if_they_had_not_been(finished, alignment, tmp_path, command):
-    straight, _ = finished
-    out = tmp_path / "runs"
-    settings = ["--seed", 4, *QUICK, "--checkpoint-seconds", 0]
-    with start(["run", alignment, "--out", out, *settings, "--quiet"]) as process:
-        wait_for_progress(process, out)
-        process.send_signal(signal.SIGTERM)
-        process.communicate(timeout=PATIENCE)
-    assert process.returncode == 128 + signal.SIGTERM
     code, _, err = command("run", "--resume", "--out", out, "--quiet")
     assert code == 0, err
     for name in ("posterior.run1.t", "posterior.run2.t", "posterior.trprobs", "run2/posterior.trprobs"):
@@ -282,7 +260,7 @@ def test_a_terminal_shows_all_runs_and_control_c_stops_them(alignment, tmp_path)
         timeout=PATIENCE,
     )
     try:
-        terminal.expect("training 2 runs of 1,000,000 iterations")
+        terminal.expect("training: 1,000,000 iterations, seeds 0, 1, threads for each: 1")
         terminal.expect(r"training.*/1000000.* annealing 1% \(tempered bounds -\d+\.\d\d, -\d+\.\d\d\).*left")
         terminal.sendintr()
         terminal.expect("continue with: vbpi-mix run --resume")
@@ -294,23 +272,7 @@ def test_a_terminal_shows_all_runs_and_control_c_stops_them(alignment, tmp_path)
         assert step_of(RunDirectory(out).member(number)) > 0
 
 
-def test_a_run_that_fails_ends_the_others_with_its_own_message(alignment, tmp_path, command):
-    out = tmp_path / "runs"
-    with start(["run", alignment, "--out", out, *ENDLESS]) as process:
-        wait_for_progress(process, out)
-        process.send_signal(signal.SIGTERM)
-        process.communicate(timeout=PATIENCE)
-    RunDirectory(out).member(2).checkpoint.write_bytes(b"rubbish")
-    code, _, err = command("run", "--resume", "--out", out)
-    assert code == 2
-    message = err.splitlines()[-1]
-    assert message.startswith("Error: run2: ")
-    assert "expected a checkpoint of vbpi-mix, but it cannot be read as one" in message
-    with RunDirectory(out).member(1).lock():
-        pass
-
-
-def test_a_run_killed_by_the_system_is_told(alignment, tmp_path):
+def test_a_run_that_fails_ends_the_others(alignment, tmp_path):
     out = tmp_path / "runs"
     with start(["run", alignment, "--out", out, *ENDLESS]) as process:
         members = wait_for_progress(process, out)
@@ -318,6 +280,36 @@ def test_a_run_killed_by_the_system_is_told(alignment, tmp_path):
         messages = process.communicate(timeout=PATIENCE)[1]
     assert process.returncode == 2
     assert "Error: run1: ended by SIGKILL, perhaps for lack of memory; continue with --resume" in messages
+    last = json.loads(members[1].metrics.read_text().splitlines()[-1])
+    assert last["iteration"] == step_of(members[1])
+    with members[1].lock():
+        pass
+
+
+@pytest.fixture
+def unfinished(finished, tmp_path):
+    """Directory of two runs, the second of which has not been evaluated."""
+    out = tmp_path / "unfinished"
+    shutil.copytree(finished[0], out)
+    (out / "result.json").unlink()
+    (out / "run2" / "result.json").unlink()
+    return out
+
+
+def test_a_run_that_fails_is_told_with_its_own_message(unfinished, command):
+    (unfinished / "run2" / "checkpoint.pt").write_bytes(b"rubbish")
+    code, _, err = command("run", "--resume", "--out", unfinished)
+    assert code == 2
+    message = err.splitlines()[-1]
+    assert message.startswith("Error: run2: ")
+    assert "expected a checkpoint of vbpi-mix, but it cannot be read as one" in message
+
+
+def test_a_run_that_is_in_use_is_told(unfinished, command):
+    with RunDirectory(unfinished / "run2").lock():
+        code, _, err = command("run", "--resume", "--out", unfinished)
+    assert code == 2
+    assert f"run2: {unfinished / 'run2'}: in use by process {os.getpid()}" in err
 
 
 @pytest.mark.parametrize("folder", [".", "run2"])
@@ -330,25 +322,10 @@ def test_a_directory_that_holds_a_run_is_refused(finished, alignment, tmp_path, 
     assert f"{(out / folder)}: already holds a run; continue it with --resume, or choose another" in err
 
 
-def test_a_member_in_use_is_told(finished, alignment, tmp_path, command):
-    out = tmp_path / "out"
-    shutil.copytree(finished[0], out)
-    (out / "result.json").unlink()
-    (out / "run2" / "result.json").unlink()
-    with RunDirectory(out / "run2").lock():
-        code, _, err = command("run", "--resume", "--out", out)
-    assert code == 2
-    assert f"run2: {out / 'run2'}: in use by process {os.getpid()}" in err
-
-
-def read_only_folder():
-    """A place where nobody can write, root included."""
-    return Path("/proc/vbpi-mix")
-
-
 @pytest.mark.parametrize("runs", [1, 2])
 def test_a_place_where_nothing_can_be_written_is_one_message(alignment, command, runs):
-    code, _, err = command("run", alignment, "--out", read_only_folder(), "--runs", runs, *QUICK)
+    # there not even root can
+    code, _, err = command("run", alignment, "--out", "/proc/vbpi-mix", "--runs", runs, *QUICK)
     assert code == 2
     assert "Error: /proc/vbpi-mix: cannot write there" in err
     assert "choose another --out" in err
@@ -385,7 +362,7 @@ def test_a_checkpoint_of_another_version_is_one_message(finished, tmp_path, comm
         assert code == 2
         assert message in err
         assert "use the version" in err
-        assert len(err.splitlines()) == 1 or "Traceback" not in err
+        assert "Traceback" not in err
 
 
 def test_threads_are_shared_out_and_respected(finished):

@@ -206,8 +206,7 @@ class _Analysis:
         num_steps = max(config.optimisation.num_steps for config in configs)
         seeds = ", ".join(str(config.seed) for config in configs)
         self.progress.stage(
-            f"training {len(unfinished)} runs of {num_steps:,} iterations (seeds {seeds}; "
-            f"threads each: {self._threads})"
+            f"training: {num_steps:,} iterations, seeds {seeds}, threads for each: {self._threads}"
         )
         self.progress.expect(num_steps)
         last, is_evaluating = 0, False
@@ -220,8 +219,8 @@ class _Analysis:
             slowest = min(known, key=lambda record: record["iteration"])
             if slowest["iteration"] != last:
                 last = slowest["iteration"]
-                others = [record["bound"] for record in known if record is not slowest]
-                self.progress.training(last, slowest["bound"], slowest["inverse_temperature"], others)
+                bound, *others = [record["bound"] for record in known]
+                self.progress.training(last, bound, slowest["inverse_temperature"], others)
             if last == num_steps and not is_evaluating:
                 is_evaluating = True
                 self.progress.stage("evaluating")
