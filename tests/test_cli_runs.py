@@ -218,10 +218,14 @@ def test_runs_that_do_not_converge_get_further_rounds_and_exit_code_3(alignment,
 
 
 def test_a_budget_that_is_too_small_is_one_message(alignment, tmp_path, command):
-    code, _, err = command("run", alignment, "--out", tmp_path / "runs", "--budget", "4s")
+    out = tmp_path / "runs"
+    code, _, err = command("run", alignment, "--out", out, "--budget", "4s", "--threads", 5)
     assert code == 2
     assert "Error: --budget: expected about" in err.splitlines()[-1]
     assert "give more time" in err
+    # threads are shared out, whole ones
+    for name, threads in ((".", 5), ("run1", 2), ("run2", 2)):
+        assert f"threads = {threads}\n" in (out / name / "config.toml").read_text()
 
 
 def test_sigterm_saves_and_the_runs_end_as_if_it_had_not_come(finished, alignment, tmp_path, command):
@@ -363,12 +367,6 @@ def test_a_checkpoint_of_another_version_is_one_message(finished, tmp_path, comm
         assert message in err
         assert "use the version" in err
         assert "Traceback" not in err
-
-
-def test_threads_are_shared_out_and_respected(finished):
-    out, _ = finished
-    # of OMP_NUM_THREADS, which the tests set, one for each run at least
-    assert "threads = 1" in (out / "run1" / "config.toml").read_text()
 
 
 def test_a_single_run_of_several_seeds_is_asked_for_by_number(alignment, tmp_path, command):

@@ -150,7 +150,7 @@ class _Analysis:
         while True:
             self._train()
             verdict = self._judge()
-            if verdict.converged or not self._add_round(pace):
+            if not verdict.asks_for_training or not self._add_round(pace):
                 break
             self.progress.stage(f"{verdict.line}; a further round of training follows")
         return self._combine(verdict)
@@ -239,7 +239,7 @@ class _Analysis:
                     log_marginal=result.marginal_log_likelihood.pooled,
                     standard_error=result.marginal_log_likelihood.standard_error,
                     rise=bound_rise(_cli_run.metrics_of(member)),
-                    trained=result.iterations / read_config(member.config).optimisation.num_steps,
+                    trained=next(c.value for c in result.criteria if c.name == "training") or 0.0,
                     splits=split_table(final.topologies, np.exp(final.log_topology_probabilities)),
                 )
             )

@@ -9,7 +9,6 @@ import pytest
 
 from vbpi_mix.results import posterior_files
 from vbpi_mix.results.convergence import (
-    Criterion,
     RunEvidence,
     average_standard_deviation,
     bound_rise,
@@ -133,16 +132,29 @@ def test_one_run_cannot_show_agreement_but_can_fail():
     assert judge([evidence(splits=None, ess=10.0)]).converged is False
 
 
-def test_further_criteria_count():
-    def edge(passed):
-        return Criterion(
-            name="support", value=0.2, threshold=0.1, passed=passed, reason="mass at the edge", cure="grow it"
-        )
+def test_what_lies_outside_the_support_counts_where_it_was_looked_at():
+    good = judge([evidence(outside=(0.001, 0.005)), evidence(outside=(0.002, 0.005))])
+    assert good.converged is True
+    assert by_name(good)["support"].value == 0.002
+    bad = judge([evidence(outside=(0.001, 0.005)), evidence(outside=(0.03, 0.005))])
+    assert bad.line == (
+        "converged: no - 3% of the posterior just outside the support, more than 0.5%: "
+        "give trees that hold more of it (--support)"
+    )
 
-    assert judge([evidence(), evidence()], [edge(True)]).converged is True
-    verdict = judge([evidence(), evidence()], [edge(False)])
-    assert verdict.converged is False
-    assert verdict.line == "converged: no - mass at the edge: grow it"
+
+@pytest.mark.parametrize(
+    ("changes", "asks"),
+    [
+        ({}, False),
+        ({"trained": 0.5}, False),
+        ({"outside": (0.1, 0.005)}, False),
+        ({"ess": 1.0}, True),
+        ({"trained": 0.5, "pareto_k": 1.0}, True),
+    ],
+)
+def test_training_is_asked_for_where_it_may_help(changes, asks):
+    assert judge([evidence(), evidence(**changes)]).asks_for_training is asks
 
 
 def test_asdsf_by_hand():

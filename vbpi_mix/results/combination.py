@@ -15,7 +15,7 @@ over the runs.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.special import logsumexp
@@ -55,8 +55,8 @@ def combine(runs: Sequence[RunPosterior]) -> tuple[PosteriorDraws, CorrectedPost
     drawn, index, _ = unique_topologies(np.concatenate([one.topologies for one in draws]))
     starts = np.cumsum([0, *(len(one.topologies) for one in draws)])
     each = np.array([run.log_probability(drawn) for run in runs])
-    pooled = PosteriorDraws(
-        taxa=draws[0].taxa,
+    pooled = replace(
+        draws[0],
         topologies=drawn,
         log_q=logsumexp(each, axis=0) - np.log(len(runs)),
         topology_index=np.concatenate(

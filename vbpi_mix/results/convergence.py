@@ -81,6 +81,11 @@ class Verdict:
     line: str
     criteria: tuple[Criterion, ...]
 
+    @property
+    def asks_for_training(self) -> bool:
+        """Whether a criterion is not met that further training may help."""
+        return any(c.passed is False and c.name not in ("training", "support") for c in self.criteria)
+
 
 @dataclass(frozen=True)
 class RunEvidence:
@@ -93,6 +98,8 @@ class RunEvidence:
         standard_error: Of that.
         rise: Rise of the bound at the end of training and its standard error, in nats; None if unknown.
         trained: Share of the planned iterations that were done: below 1 where time ran out.
+        outside: Estimated posterior probability just outside the support, and how much is tolerated there;
+            None where that was not looked at.
         splits: Split frequencies of its posterior; None where it is the only run.
     """
 
@@ -102,21 +109,18 @@ class RunEvidence:
     standard_error: float
     rise: tuple[float, float] | None
     trained: float = 1.0
+    outside: tuple[float, float] | None = None
     splits: SplitTable | None = None
 
 
-def judge(runs: Sequence[RunEvidence], more: Sequence[Criterion] = ()) -> Verdict:
-    """The verdict on one run or several.
-
-    Args:
-        runs: What each brings.
-        more: Criteria that are not about runs: of the support, for instance.
-    """
+def judge(runs: Sequence[RunEvidence]) -> Verdict:
+    """The verdict on one run or several."""
     criteria = [_training(runs), _bound(runs), _pareto_k(runs), _ess(runs)]
     tables = [run.splits for run in runs if run.splits is not None]
     if len(runs) > 1:
         criteria += [_asdsf(tables), _evidence(runs)]
-    criteria += more
+    if any(run.outside is not None for run in runs):
+        criteria.append(_support(runs))
     failed = [criterion for criterion in criteria if criterion.passed is False]
     if failed:
         cures = dict.fromkeys(criterion.cure for criterion in failed)
@@ -229,6 +233,22 @@ def _bound(runs: Sequence[RunEvidence]) -> Criterion:
         name="bound", value=rise, threshold=MAX_RISE, passed=passed, reason=reason,
         cure="train longer (--iterations)",
     )  # fmt: skip
+
+
+def _support(runs: Sequence[RunEvidence]) -> Criterion:
+    """What lies just outside the support of the run where that is most, beside what is tolerated."""
+    known = [run.outside for run in runs if run.outside is not None]
+    mass, threshold = max(known, key=lambda pair: pair[0] - pair[1])
+    passed = mass <= threshold
+    return Criterion(
+        name="support",
+        value=mass,
+        threshold=threshold,
+        passed=passed,
+        reason=f"{100 * mass:.2g}% of the posterior just outside the support"
+        + ("" if passed else f", more than {100 * threshold:.2g}%"),
+        cure="give trees that hold more of it (--support)",
+    )
 
 
 def _asdsf(tables: Sequence[SplitTable]) -> Criterion:
