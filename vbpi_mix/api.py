@@ -73,6 +73,7 @@ def fit(
     config = RunConfig.model_validate(
         {
             "seed": seed,
+            "runs": {"number": 1, "max_rounds": 1},
             "data": {"alignment": Path(alignment.source)},
             "mixture": dict(mixture or {}),
             "optimisation": dict(optimisation or {}),
