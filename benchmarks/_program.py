@@ -1,4 +1,4 @@
-"""Runs of ``vbpi-mix run`` as a user makes them: what they take and what they find."""
+"""Single runs of ``vbpi-mix run``, each a process: what they take and what they find."""
 
 import json
 import os
@@ -26,7 +26,8 @@ def run_program(dataset: str, arguments: list[str], out: Path) -> dict[str, Any]
     Raises:
         SystemExit: The program failed.
     """
-    command = [str(Path(sys.executable).parent / "vbpi-mix"), "run", *arguments, "--out", str(out)]
+    command = [str(Path(sys.executable).parent / "vbpi-mix"), "run", "--runs", "1", *arguments]
+    command += ["--out", str(out)]
     began = time.perf_counter()
     process = subprocess.Popen(command)
     try:

@@ -106,7 +106,7 @@ def measure(job: Job, folder: Path, lock: int) -> dict[str, Any]:
     """
     run = folder / "run"
     continues = (run / "config.toml").exists()
-    arguments = ["--resume"] if continues else job.arguments()
+    arguments = ["--resume"] if continues else ["--runs", "1", *job.arguments()]
     took = start_program([*PROGRAM, "run", *arguments, "--out", str(run), "--quiet", "--json"], folder, lock)
     result = json.loads((run / "result.json").read_text(encoding="utf-8"))
     course = trajectory(sorted((folder / "checkpoints").glob("*.pt")), TRAJECTORY_DRAWS)

@@ -35,7 +35,8 @@ def main() -> None:
         environment = {**os.environ, "NUMBA_CACHE_DIR": f"{folder}/cache"}
 
         def run(name: str) -> float:
-            return seconds([program, "run", "--dataset", "DS1", "--out", f"{folder}/{name}"], environment)
+            command = [program, "run", "--dataset", "DS1", "--runs", "1", "--out", f"{folder}/{name}"]
+            return seconds(command, environment)
 
         save(
             "startup",

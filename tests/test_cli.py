@@ -13,6 +13,7 @@ from vbpi_mix._cli_config import (
     OPTION_FIELDS,
     RECIPES,
     continued_config,
+    parse_duration,
     read_config,
     resolve_config,
     settings_of_options,
@@ -70,6 +71,8 @@ def test_help_states_the_configurations_defaults(command):
         "--branch-density": config.mixture.branch_density.value,
         "--topology-rate": config.optimisation.topology_rate,
         "--branch-rate": config.optimisation.branch_rate,
+        "--runs": config.runs.number,
+        "--max-rounds": config.runs.max_rounds,
         "--seed": config.seed,
         "--engine": config.machine.engine,
         "--device": config.machine.device,
@@ -263,7 +266,7 @@ def test_without_iqtree_the_fallback_says_how_to_install_it(command, tmp_path, m
     monkeypatch.setattr("vbpi_mix.training.joining_trees.NUM_REPLICATES", 3)
     alignment = tmp_path / "seven.fasta"
     alignment.write_text("".join(f">{name}\nACGT\n" for name in "ABCDEFG"))
-    settings = ["--iterations", "5", "--repeats", "2", "--json"]
+    settings = ["--runs", "1", "--iterations", "5", "--repeats", "2", "--json"]
     code, printed, err = command("run", alignment, "--out", tmp_path / "out", *settings)
     assert code == 0, err
     assert "support by route neighbour-joining" in err
@@ -271,6 +274,35 @@ def test_without_iqtree_the_fallback_says_how_to_install_it(command, tmp_path, m
     for text in (err, source):
         assert "a fallback, since IQ-TREE was not found: install IQ-TREE" in text
         assert "--support" in text
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("90", 90), ("90s", 90), ("10m", 600), ("1.5h", 5400), ("1h30m", 5400), ("2m5s", 125)],
+)
+def test_durations_of_a_budget(text, seconds):
+    assert parse_duration(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "ten minutes", "-5m", "0s", "5m1h", "1d"])
+def test_other_durations_are_refused(text):
+    with pytest.raises(ConfigurationError, match="--budget: expected a time such as 90s, 10m or 1h30m"):
+        parse_duration(text)
+
+
+def test_a_number_of_iterations_is_one_round(tmp_path):
+    def rounds(options, recipe=None, file=None):
+        return resolve_config(settings_of_options(options), recipe, file).runs.max_rounds
+
+    assert rounds({"dataset": "DS1"}) == 3
+    assert rounds({"dataset": "DS1", "iterations": 100}) == 1
+    assert rounds({"dataset": "DS1", "iterations": 100, "max_rounds": 2}) == 2
+    assert rounds({"dataset": "DS1"}, "published") == 1
+    # a run's own file has both, so that it can be repeated
+    file = tmp_path / "config.toml"
+    write_config(file, resolve_config(settings_of_options({"dataset": "DS1"})), ["vbpi-mix", "run"])
+    assert rounds({}, None, file) == 3
+    assert rounds({"iterations": 100}, None, file) == 1
 
 
 def test_layers_of_configuration(tmp_path):

@@ -1,4 +1,4 @@
-"""Whole runs through the command line: end to end, interrupted, continued, watched."""
+"""Whole single runs through the command line: end to end, interrupted, continued, watched."""
 
 import json
 import os
@@ -48,9 +48,16 @@ def inputs(tmp_path_factory):
     return folder / "six.fasta", folder / "all.trees"
 
 
+def single(arguments):
+    """Arguments of the command line as text, with which ``run`` makes one run, unless it continues one."""
+    first, *rest = map(str, arguments)
+    one = ["--runs", "1"] if first == "run" and "--resume" not in rest else []
+    return [first, *rest, *one]
+
+
 def call(monkeypatch, capsys, *arguments):
     """Exit code, standard output and standard error of the command line in this process."""
-    monkeypatch.setattr(sys, "argv", ["vbpi-mix", *map(str, arguments)])
+    monkeypatch.setattr(sys, "argv", ["vbpi-mix", *single(arguments)])
     with pytest.raises(SystemExit) as exit_info:
         cli.main()
     captured = capsys.readouterr()
@@ -68,12 +75,8 @@ def finished(inputs, tmp_path_factory):
     """Directory of a finished run of two components, and what it printed."""
     alignment, trees = inputs
     out = tmp_path_factory.mktemp("finished") / "run"
-    with pytest.MonkeyPatch.context() as patch:
-        arguments = ["run", alignment, "--support", trees, "--out", out, "--components", 2, *QUICK, "--json"]
-        patch.setattr(sys, "argv", ["vbpi-mix", *map(str, arguments)])
-        printed = subprocess.run(
-            [*VBPI_MIX, *map(str, arguments)], capture_output=True, text=True, check=False
-        )
+    arguments = ["run", alignment, "--support", trees, "--out", out, "--components", 2, *QUICK, "--json"]
+    printed = subprocess.run([*VBPI_MIX, *single(arguments)], capture_output=True, text=True, check=False)
     assert printed.returncode == 0, printed.stderr
     return out, printed
 
@@ -174,7 +177,11 @@ def test_a_continued_run_keeps_its_configuration(finished, command):
 def test_summary_for_people(finished, command):
     code, printed, _ = command("run", "--resume", "--out", finished[0])
     assert code == 0
-    assert printed.startswith("log marginal likelihood    -")
+    first, second = printed.splitlines()[:2]
+    assert first.startswith(
+        "converged: unknown - one run cannot show agreement (--runs 2 can); training complete"
+    )
+    assert second.startswith("log marginal likelihood    -")
     assert "Pareto k-hat" in printed
     assert "(good: below 0.7)" in printed
 
@@ -268,6 +275,9 @@ def test_an_unreliable_posterior_is_warned_of(inputs, tmp_path, command):
     assert code == 0
     assert err.startswith("WARNING: unreliable: effective sample size ")
     assert err.endswith("train longer, or with more components\n")
+    result = json.loads((out / "result.json").read_text())
+    assert result["converged"] is False
+    assert result["verdict"].startswith("converged: no - ")
     code, printed, err = command("sample", out, "-n", 5)
     assert code == 0
     assert "WARNING: unreliable: " in err
@@ -310,7 +320,7 @@ def test_sample_writes_trees_of_the_posterior(finished, command, tmp_path):
 
 
 def start(arguments, **options):
-    return subprocess.Popen([*VBPI_MIX, *map(str, arguments)], stderr=subprocess.PIPE, text=True, **options)
+    return subprocess.Popen([*VBPI_MIX, *single(arguments)], stderr=subprocess.PIPE, text=True, **options)
 
 
 def wait_for_progress(process, out):
@@ -345,7 +355,7 @@ def test_a_killed_run_continues_bit_for_bit(inputs, tmp_path, command):
     straight, killed = tmp_path / "straight", tmp_path / "killed"
     assert command("run", alignment, *settings, "--out", straight)[0] == 0
     arguments = ["run", alignment, *settings, "--out", killed, "--checkpoint-seconds", 0]
-    program = [sys.executable, "-c", KILLED_AFTER_A_REPORT, *map(str, arguments)]
+    program = [sys.executable, "-c", KILLED_AFTER_A_REPORT, *single(arguments)]
     assert subprocess.run(program, check=False).returncode == -signal.SIGKILL
     assert not (killed / "result.json").exists()
     # The metrics are ahead of the checkpoint.
@@ -424,7 +434,7 @@ def test_a_terminal_shows_a_live_bar_and_control_c_stops(inputs, tmp_path):
     arguments = ["run", str(alignment), "--support", str(trees), "--out", str(tmp_path / "run")]
     terminal = pexpect.spawn(
         VBPI_MIX[0],
-        [*VBPI_MIX[1:], *arguments, "--iterations", "1000000", "--log-every", "10"],
+        [*VBPI_MIX[1:], *single(arguments), "--iterations", "1000000", "--log-every", "10"],
         env={**os.environ, "TERM": "xterm", "COLUMNS": "120"},
         dimensions=(24, 120),
         encoding="utf-8",

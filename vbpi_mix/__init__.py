@@ -20,6 +20,7 @@ _MODULE_OF = {
     "dataset_trees": "api",
     "fit": "api",
     "load_dataset": "datasets",
+    "open_run": "api",
     "parse_newick": "trees.newick",
     "read_alignment": "alignment",
     "read_tree_sample": "trees.samples",

@@ -1,7 +1,7 @@
 """The commands other than ``run``: on a finished run's directory, or on data alone."""
 
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,22 +15,17 @@ from vbpi_mix.likelihood.models import jc69
 from vbpi_mix.patterns import compress
 from vbpi_mix.results import analysis
 from vbpi_mix.results.comparison import Agreement, compare_drawn, compare_exact, compare_splits
-from vbpi_mix.results.correction import correct, importance_resample
-from vbpi_mix.results.correlations import Correlations
+from vbpi_mix.results.correction import importance_resample
+from vbpi_mix.results.finished_run import FinishedRuns, average_log_probability
 from vbpi_mix.results.posterior_files import (
     FinalPosterior,
-    load_final,
     resampled_nexus,
     save_final,
     write_posterior,
 )
 from vbpi_mix.results.result import Estimates, estimate, read_result, write_result
 from vbpi_mix.results.run_directory import RunDirectory
-from vbpi_mix.results.sampling import draw_posterior
-from vbpi_mix.sbn.network import SubsplitNetworks
-from vbpi_mix.seeding import RandomStreams
 from vbpi_mix.training.checkpoint import Checkpoint
-from vbpi_mix.training.mixture import Mixture
 from vbpi_mix.trees.newick import newick_texts, parse_newick, quoted
 from vbpi_mix.trees.samples import read_tree_draws, read_tree_sample
 from vbpi_mix.trees.summaries import split_table
@@ -123,32 +118,27 @@ def evaluate(
         update: Whether the run's posterior files and result are to be those of these draws.
     """
     began = time.perf_counter()
-    checkpoint, mixture, correlations = _open(run)
+    directory = RunDirectory(run)
+    runs = FinishedRuns.open(directory)
     settings = {"repeats": repeats, "samples": samples}
-    evaluation = checkpoint.config.evaluation.model_copy(
+    evaluation = runs.config.evaluation.model_copy(
         update={key: value for key, value in settings.items() if value is not None}
     )
-    checkpoint = replace(checkpoint, config=checkpoint.config.model_copy(update={"evaluation": evaluation}))
-    particles = evaluation.samples if per_component else analysis.particles_per_component(checkpoint.config)
-    generator = _generator(checkpoint, seed)
-    draws = draw_posterior(
-        mixture,
-        analysis.likelihood_of(checkpoint),
-        analysis.branch_prior_of(checkpoint.config),
-        max(analysis.MIN_DRAWS, evaluation.repeats * particles),
-        generator,
-        correlations,
-        checkpoint.config.machine.threads,
-    )
+    config = runs.config.model_copy(update={"evaluation": evaluation})
+    particles = evaluation.samples if per_component else analysis.particles_per_component(config)
+    generators = runs.generators(seed)
+    draws, corrected = runs.draw(evaluation, particles, generators, with_undrawn=update)
+    estimates = estimate(draws, corrected, particles)
     if not update:
-        return estimate(draws, correct(draws), particles)
-    directory = RunDirectory(run)
+        return estimates
     with directory.lock():
         result = read_result(directory.result)
-        corrected = analysis.corrected_posterior(mixture, draws, generator)
-        estimates = estimate(draws, corrected, particles)
-        write_posterior(directory, draws, corrected, evaluation.posterior_samples, generator)
-        save_final(directory.final_posterior, FinalPosterior.of(mixture, correlations, corrected))
+        write_posterior(
+            directory, draws, corrected, evaluation.posterior_samples, generators[0], runs.parts(draws)
+        )
+        if len(runs.runs) == 1:
+            final = FinalPosterior.of(runs.runs[0].mixture, runs.runs[0].correlations, corrected)
+            save_final(directory.final_posterior, final)
         seconds = result.seconds.model_copy(update={"evaluation": time.perf_counter() - began})
         found = {name: getattr(estimates, name) for name in Estimates.model_fields}
         write_result(directory.result, result.model_copy(update={**found, "seconds": seconds}))
@@ -165,38 +155,43 @@ def compare(run: Path, reference_path: Path, burn_in: float) -> dict[str, Any]:
         the corrected split probabilities.
     """
     directory = RunDirectory(run)
-    directory.require_checkpoint()
-    checkpoint = Checkpoint.load(directory.checkpoint)
-    mixture = checkpoint.state.mixture
+    directory.require_run()
+    members = directory.members()
+    for member in members:
+        member.require_checkpoint()
+    checkpoints = [Checkpoint.load(member.checkpoint) for member in members]
+    checkpoint = checkpoints[0]
+    trained = [one.state.mixture.networks for one in checkpoints]
     try:
         reference = read_tree_sample(reference_path, checkpoint.patterns.taxa, burn_in=burn_in)
     except ValueError as error:  # a burn-in does not apply to every format
         raise ConfigurationError(f"--burn-in: {error}") from None
     agreements: dict[str, Agreement | None] = {"raw": None, "refitted": None, "corrected": None}
-    agreements["raw"] = compare_exact(
-        reference.weights, mixture.networks.log_mixture_probability_of(reference.children)
-    )
+    agreements["raw"] = compare_exact(reference.weights, average_log_probability(trained, reference.children))
     splits, notes = None, []
-    if not directory.final_posterior.exists():
+    if not all(member.final_posterior.exists() for member in members):
         notes.append("refitted and corrected: none, as the run has not finished; finish it with --resume")
     else:
-        final = load_final(directory.final_posterior)
+        runs = FinishedRuns.open(directory)
         if checkpoint.config.evaluation.refit:
-            networks = SubsplitNetworks.from_logits(mixture.support, final.logits)
             agreements["refitted"] = compare_exact(
-                reference.weights, networks.log_mixture_probability_of(reference.children)
+                reference.weights, runs.log_probability(reference.children)
             )
-            if np.array_equal(final.logits, mixture.networks.logits):
+            if all(
+                np.array_equal(run.final.logits, networks.logits)
+                for run, networks in zip(runs.runs, trained, strict=True)
+            ):
                 notes.append("refitted: as raw, since no refit had a higher bound than the trained mixture")
         else:
             notes.append("refitted: none, as the run was not to be refitted (--no-refit)")
+        topologies, log_probabilities = runs.final_topologies()
         agreements["corrected"] = compare_drawn(
-            reference.children, reference.weights, final.topologies, final.log_topology_probabilities
+            reference.children, reference.weights, topologies, log_probabilities
         )
         splits = asdict(
             compare_splits(
                 split_table(reference.children, reference.weights),
-                split_table(final.topologies, np.exp(final.log_topology_probabilities)),
+                split_table(topologies, np.exp(log_probabilities)),
             )
         )
     return {
@@ -213,20 +208,14 @@ def compare(run: Path, reference_path: Path, burn_in: float) -> dict[str, Any]:
 
 def sample(run: Path, num_trees: int, seed: int | None) -> SampledTrees:
     """Trees resampled from as many fresh draws of a run's final mixture as its evaluation takes."""
-    checkpoint, mixture, correlations = _open(run)
-    config, generator = checkpoint.config, _generator(checkpoint, seed)
-    per_component = config.evaluation.repeats * analysis.particles_per_component(config)
-    draws = draw_posterior(
-        mixture,
-        analysis.likelihood_of(checkpoint),
-        analysis.branch_prior_of(config),
-        max(analysis.MIN_DRAWS, per_component),
-        generator,
-        correlations,
-        config.machine.threads,
+    runs = FinishedRuns.open(RunDirectory(run))
+    generators = runs.generators(seed)
+    draws, corrected = runs.draw(
+        runs.config.evaluation, analysis.particles_per_component(runs.config), generators
     )
-    corrected = correct(draws)
-    resampled = importance_resample(corrected.log_draw_weights, draws.topology_index, num_trees, generator)
+    resampled = importance_resample(
+        corrected.log_draw_weights, draws.topology_index, num_trees, generators[0]
+    )
     children = draws.topologies[draws.topology_index[resampled]]
     lengths = draws.branch_lengths[resampled]
     estimates = estimate(draws, corrected)
@@ -240,27 +229,6 @@ def sample(run: Path, num_trees: int, seed: int | None) -> SampledTrees:
             "pareto_k": estimates.pareto_k,
         },
     )
-
-
-def _open(run: Path) -> tuple[Checkpoint, Mixture, Correlations]:
-    """Checkpoint of a finished run, and its mixture and correlations after the refit.
-
-    Raises:
-        RunDirectoryError: There is no run, or it has not finished.
-    """
-    directory = RunDirectory(run)
-    directory.require_checkpoint()
-    final = load_final(directory.final_posterior)
-    checkpoint = Checkpoint.load(directory.checkpoint)
-    analysis.use_threads(checkpoint.config.machine)
-    mixture = checkpoint.state.mixture
-    networks = SubsplitNetworks.from_logits(mixture.support, final.logits)
-    return checkpoint, Mixture(networks, mixture.branches), Correlations(final.correlations, final.shifts)
-
-
-def _generator(checkpoint: Checkpoint, seed: int | None) -> np.random.Generator:
-    """Generator of a command's draws, of the run's seed or another: never the draws of the run itself."""
-    return RandomStreams.from_seed(checkpoint.config.seed if seed is None else seed).commands
 
 
 def _read_tree(tree: str, taxa: tuple[str, ...]) -> Tree:

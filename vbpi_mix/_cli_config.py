@@ -1,5 +1,6 @@
 """Options of ``vbpi-mix run`` into a run's configuration."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,9 @@ OPTION_FIELDS: dict[str, tuple[str, ...]] = {
     "dtype": ("machine", "dtype"),
     "checkpoint_seconds": ("machine", "checkpoint_seconds"),
     "log_every": ("machine", "log_every"),
+    "runs": ("runs", "number"),
+    "max_rounds": ("runs", "max_rounds"),
+    "budget": ("runs", "budget_seconds"),
     "seed": ("seed",),
 }
 """Where in the configuration the value of each option of ``vbpi-mix run`` goes."""
@@ -70,7 +74,7 @@ def resolve_config(
         layers.append(read_toml(file))
     merged: dict[str, Any] = {}
     for layer in [*layers, settings]:
-        merged = merge(_without_replaced_data(merged, layer), layer)
+        merged = merge(_without_replaced_data(merged, layer), _with_rounds(layer))
     if not merged.get("data"):
         raise ConfigurationError(
             "expected an alignment file, or a bundled data set with --dataset, got neither"
@@ -81,25 +85,48 @@ def resolve_config(
 def continued_config(config: RunConfig, settings: Mapping[str, Any]) -> RunConfig:
     """Configuration of a run that is to be continued, with the options that cannot change its results.
 
-    These are the time between checkpoints and the threads of the compiled engine.
+    These are the time between checkpoints and the threads of the compiled engine; and the rounds and time
+    that several runs may take, which decide only when they end.
 
     Raises:
         ConfigurationError: Another option differs from the run's; named.
     """
     stored = config.model_dump(mode="json")
     stored["mixture"]["sampled"] = config.mixture.num_sampled
-    free = {"checkpoint_seconds"} | ({"threads"} if config.machine.engine == "compiled" else set())
+    free = {"checkpoint_seconds", "max_rounds", "budget"}
+    free |= {"threads"} if config.machine.engine == "compiled" else set()
     require_unchanged(
         stored, settings, {name: path for name, path in OPTION_FIELDS.items() if name not in free}
     )
-    changes = {name: value_at(settings, OPTION_FIELDS[name]) for name in free}
-    given = {name: value for name, value in changes.items() if value is not None}
-    return validated(RunConfig, merge(config.model_dump(), {"machine": given}), OPTION_FIELDS, None)
+    given = nested_settings({name: value_at(settings, OPTION_FIELDS[name]) for name in free}, OPTION_FIELDS)
+    return validated(RunConfig, merge(config.model_dump(), given), OPTION_FIELDS, None)
 
 
 def read_config(path: Path) -> RunConfig:
     """Read a run's ``config.toml``; see `read_config_file`."""
     return read_config_file(path, RunConfig, OPTION_FIELDS)
+
+
+def parse_duration(text: str) -> float:
+    """Seconds of a duration such as ``90``, ``90s``, ``10m``, ``1.5h``, ``1h30m``.
+
+    Raises:
+        ConfigurationError: It is none.
+    """
+    number = r"(\d+(?:\.\d+)?)"
+    match = re.fullmatch(rf"(?:{number}h)?(?:{number}m)?(?:{number}s?)?", text.strip())
+    parts = match.groups("0") if match else ()
+    seconds = sum(unit * float(value) for unit, value in zip((3600.0, 60.0, 1.0), parts, strict=False))
+    if seconds <= 0:
+        raise ConfigurationError(f"--budget: expected a time such as 90s, 10m or 1h30m, got {text!r}")
+    return seconds
+
+
+def _with_rounds(layer: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A layer in which a number of iterations, if there is one, is one of a single round."""
+    if value_at(layer, ("optimisation", "iterations")) is None or "max_rounds" in layer.get("runs", {}):
+        return layer
+    return merge(layer, {"runs": {"max_rounds": 1}})
 
 
 def _without_replaced_data(lower: Mapping[str, Any], upper: Mapping[str, Any]) -> Mapping[str, Any]:

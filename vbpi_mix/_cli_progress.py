@@ -5,7 +5,7 @@ Everything goes to standard error, so that standard output holds results only.
 
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Protocol, TextIO
 
@@ -22,13 +22,19 @@ class Progress(Protocol):
     def stage(self, text: str) -> None:
         """Say what is being done or has been found."""
 
-    def training(self, iteration: int, bound: float, inverse_temperature: float) -> None:
+    def expect(self, num_iterations: int) -> None:
+        """Take note of how many iterations there will be, where that was not known or has changed."""
+
+    def training(
+        self, iteration: int, bound: float, inverse_temperature: float, others: Sequence[float] = ()
+    ) -> None:
         """Say how far training is.
 
         Args:
-            iteration: Iterations done.
+            iteration: Iterations done; of several runs, by the slowest.
             bound: Mean bound of the latest ones, in nats.
             inverse_temperature: Of the last one; below 1 the bound is that of a tempered posterior.
+            others: Mean bounds of other runs that are trained at the same time, in nats.
         """
 
 
@@ -44,11 +50,14 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
-def bound_text(bound: float, inverse_temperature: float) -> str:
+def bound_text(bound: float, inverse_temperature: float, others: Sequence[float] = ()) -> str:
     """The bound in words. Annealing lowers it, so that a tempered one says nothing on how good the fit is."""
-    if inverse_temperature == 1.0:
-        return f"bound {bound:.2f}"
-    return f"annealing {100 * inverse_temperature:.0f}% (tempered bound {bound:.2f})"
+    text = ("bounds " if others else "bound ") + ", ".join(f"{value:.2f}" for value in (bound, *others))
+    return (
+        text
+        if inverse_temperature == 1.0
+        else f"annealing {100 * inverse_temperature:.0f}% (tempered {text})"
+    )
 
 
 class SilentProgress:
@@ -57,7 +66,12 @@ class SilentProgress:
     def stage(self, text: str) -> None:
         """Say nothing."""
 
-    def training(self, iteration: int, bound: float, inverse_temperature: float) -> None:
+    def expect(self, num_iterations: int) -> None:
+        """Say nothing."""
+
+    def training(
+        self, iteration: int, bound: float, inverse_temperature: float, others: Sequence[float] = ()
+    ) -> None:
         """Say nothing."""
 
 
@@ -78,13 +92,19 @@ class PlainProgress:
         """Write the text on a line."""
         print(text, file=self._stream, flush=True)
 
-    def training(self, iteration: int, bound: float, inverse_temperature: float) -> None:
+    def expect(self, num_iterations: int) -> None:
+        """Count from now on in parts of so many iterations."""
+        self._num_iterations = num_iterations
+
+    def training(
+        self, iteration: int, bound: float, inverse_temperature: float, others: Sequence[float] = ()
+    ) -> None:
         """Write a line if a tenth of the training has passed since the last, or a minute."""
         now = self._clock()
         is_end = iteration == self._num_iterations
         state = (
             f"iteration {iteration:,} of {self._num_iterations:,} "
-            f"({100 * iteration // self._num_iterations}%), {bound_text(bound, inverse_temperature)}"
+            f"({100 * iteration // self._num_iterations}%), {bound_text(bound, inverse_temperature, others)}"
         )
         if self._start is None:
             self._start = self._last = (iteration, now)
@@ -131,7 +151,14 @@ class TerminalProgress:
         """Write the text above the bar."""
         self._bar.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
-    def training(self, iteration: int, bound: float, inverse_temperature: float) -> None:
+    def expect(self, num_iterations: int) -> None:
+        """Let the bar end at so many iterations."""
+        self._num_iterations = num_iterations
+        self._bar.update(self._task, total=num_iterations)
+
+    def training(
+        self, iteration: int, bound: float, inverse_temperature: float, others: Sequence[float] = ()
+    ) -> None:
         """Move the bar."""
         if not self._has_begun:
             # A resumed run starts in the middle: the pace counts from here.
@@ -141,7 +168,7 @@ class TerminalProgress:
         self._bar.update(
             self._task,
             completed=iteration,
-            bound=bound_text(bound, inverse_temperature),
+            bound=bound_text(bound, inverse_temperature, others),
             time=time_means,
         )
 

@@ -22,7 +22,9 @@ def run_report(result: RunResult, out: Path) -> str:
     )
     return "\n".join(
         [
+            *([result.verdict] if result.verdict else []),
             estimates_report(result),
+            *_member_lines(result),
             f"time                       {duration(seconds.support)} support, "
             f"{duration(seconds.training)} training ({result.iterations:,} iterations of "
             f"{result.ms_per_iteration:.2f} ms), {duration(seconds.evaluation)} evaluation",
@@ -54,6 +56,17 @@ def estimates_report(estimates: Estimates) -> str:
             f"{100 * max(shares):.1f}%, Jensen-Shannon divergence {estimates.jensen_shannon:.3f}"
         )
     return "\n".join(lines)
+
+
+def _member_lines(result: RunResult) -> list[str]:
+    """A line for each of several runs."""
+    return [
+        f"{member.directory:<26} seed {member.seed}: log marginal likelihood "
+        f"{member.log_marginal_likelihood:.3f} (standard error {member.standard_error:.3f}), "
+        f"effective sample size {member.ess:,.0f}, Pareto k-hat "
+        + ("none" if member.pareto_k is None else f"{member.pareto_k:.2f}")
+        for member in result.runs
+    ]
 
 
 def likelihood_report(result: dict[str, Any]) -> str:

@@ -1,24 +1,17 @@
-"""The command ``vbpi-mix run``: a new or continued run from its first step to its files."""
+"""One run of ``vbpi-mix run``, new or continued, from its first step to its files."""
 
 import math
 import platform
-import shlex
 import statistics
 import sys
 import time
 from dataclasses import asdict, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from vbpi_mix._cli_config import (
-    continued_config,
-    read_config,
-    resolve_config,
-    settings_of_options,
-)
-from vbpi_mix._cli_progress import Progress, duration, show_progress
+from vbpi_mix._cli_budget import plan_training, rehearse
+from vbpi_mix._cli_progress import Progress, duration
 from vbpi_mix._cli_settings import read_command, write_config
 from vbpi_mix._cli_training import (
     InterruptedRunError,
@@ -27,16 +20,16 @@ from vbpi_mix._cli_training import (
     read_metrics,
     write_checkpoint,
 )
-from vbpi_mix.errors import ConfigurationError, NonFiniteError
+from vbpi_mix.errors import NonFiniteError
 from vbpi_mix.machine import versions
 from vbpi_mix.results import analysis
+from vbpi_mix.results.convergence import RunEvidence, bound_rise, judge
 from vbpi_mix.results.posterior_files import FinalPosterior, save_final, write_posterior
 from vbpi_mix.results.result import (
     Provenance,
     RunResult,
     Seconds,
     estimate,
-    read_result,
     write_result,
 )
 from vbpi_mix.results.run_directory import (
@@ -50,77 +43,50 @@ from vbpi_mix.training.loop import train
 from vbpi_mix.training.support_routes import ANNOUNCEMENTS
 from vbpi_mix.training.support_trees import support_table
 
+TRACER_NOTE = (
+    "draws are independent, so the ESS that Tracer and sump compute from them means nothing: "
+    "use the one given here"
+)
+"""What those who open the ``.p`` files should know."""
 
-def run(
-    options: dict[str, Any],
-    out: Path,
+
+def single_run(
+    config: RunConfig,
+    directory: RunDirectory,
     resume: bool,
-    recipe: str | None,
-    config_file: Path | None,
-    quiet: bool,
+    progress: Progress,
+    interruption: Interruption,
 ) -> RunResult:
-    """Do a run, or the rest of one.
-
-    Args:
-        options: Values of the options that `OPTION_FIELDS` names; None where not given.
-        out: The run's directory.
-        resume: Whether to continue the run that it holds.
-        recipe: Name of a recipe, or None.
-        config_file: Configuration to start from, or None.
-        quiet: Whether to say nothing on the way.
-
-    Returns:
-        What the run found; it is in ``result.json`` too.
-
-    Raises:
-        VbpiMixError: Something that the user can mend.
-        InterruptedRunError: A signal came; everything up to the last checkpoint is safe.
-    """
-    directory = RunDirectory(out)
-    settings = settings_of_options(options)
-    if resume:
-        directory.require_run()
-        if recipe is not None or config_file is not None:
-            raise ConfigurationError(
-                "--resume: a continued run keeps its configuration; leave --recipe and --config out"
-            )
-        config = continued_config(read_config(directory.config), settings)
+    """Do one run, or the rest of it, in a directory that is locked."""
+    began = time.monotonic()
+    if resume and directory.checkpoint.exists():
+        analysis.check_device(config.machine)
+        analysis.use_threads(config.machine)
+        checkpoint = Checkpoint.load(directory.checkpoint)
+        checkpoint = replace(checkpoint, config=_continued(checkpoint.config, config))
+        progress.stage(f"continuing at iteration {checkpoint.state.step:,}")
     else:
-        directory.require_new()
-        config = resolve_config(settings, recipe, config_file)
-    interruption = Interruption()
-    with (
-        interruption.handled(),
-        directory.lock(),
-        show_progress(config.optimisation.iterations, quiet) as progress,
-    ):
+        checkpoint = new_run(config, progress)
+        keep_support(checkpoint, directory)
         if not resume:
-            directory.require_new()  # again, now that nobody else can start one here
-        elif directory.result.exists():
-            progress.stage(f"{out}: this run has finished already")
-            return read_result(directory.result)
-        try:
-            checkpoint = _begin(config, directory, resume, progress)
-            checkpoint = _train(checkpoint, directory, progress, interruption)
-            return _finish(checkpoint, directory, progress)
-        except InterruptedRunError:
-            if directory.holds_run():
-                progress.stage(f"continue with: vbpi-mix run --resume --out {shlex.quote(str(out))}")
-            else:
-                progress.stage("stopped before anything was saved; start the run again")
-            raise
+            write_config(directory.config, config, sys.argv)
+        save(checkpoint, directory)
+    if config.runs.budget_seconds is not None and checkpoint.state.step == 0:
+        pace = rehearse(directory)
+        left = config.runs.budget_seconds - (time.monotonic() - began)
+        planned = plan_training(checkpoint.config, pace, left)
+        checkpoint = replace(checkpoint, config=planned)
+        write_config(directory.config, planned, read_command(directory.config))
+        save(checkpoint, directory)
+    progress.expect(checkpoint.config.optimisation.num_steps)
+    checkpoint = _train(checkpoint, directory, progress, interruption)
+    return _finish(checkpoint, directory, progress)
 
 
-def _begin(config: RunConfig, directory: RunDirectory, resume: bool, progress: Progress) -> Checkpoint:
-    """The state to go on from: that of the last checkpoint, or a new run's."""
+def new_run(config: RunConfig, progress: Progress) -> Checkpoint:
+    """The state of a new run, of which nothing is written yet."""
     analysis.check_device(config.machine)
     analysis.use_threads(config.machine)
-    if resume and directory.checkpoint.exists():
-        checkpoint = Checkpoint.load(directory.checkpoint)
-        own = checkpoint.config.model_copy(update={"machine": config.machine})
-        checkpoint = replace(checkpoint, config=own)
-        progress.stage(f"continuing at iteration {checkpoint.state.step:,}")
-        return checkpoint
     alignment = analysis.read_data(config.data)
     progress.stage(f"{alignment.source}: {alignment.num_taxa} taxa, {alignment.num_sites} sites")
     announcement = ANNOUNCEMENTS.get(analysis.support_route(config.data, alignment))
@@ -137,23 +103,34 @@ def _begin(config: RunConfig, directory: RunDirectory, resume: bool, progress: P
         f"support: {support.num_parameters:,} parameters from {len(checkpoint.sample.children):,} topologies "
         f"({duration(checkpoint.support_seconds)})"
     )
-    if config.data.support is None and config.data.dataset is None:
+    return checkpoint
+
+
+def keep_support(checkpoint: Checkpoint, directory: RunDirectory) -> None:
+    """Write the trees of the support, if the run has made them."""
+    if checkpoint.config.data.support is None and checkpoint.config.data.dataset is None:
         with atomic_write(directory.support_trees) as temporary:
             temporary.write_bytes(support_table(checkpoint.sample))
-    if not resume:
-        write_config(directory.config, config, sys.argv)
-    _save(checkpoint, directory)
-    return checkpoint
+
+
+def _continued(stored: RunConfig, config: RunConfig) -> RunConfig:
+    """A checkpoint's configuration, with what may have changed in ``config.toml`` or by options since."""
+    rounds = {"rounds": config.optimisation.rounds}
+    optimisation = stored.optimisation.model_copy(update=rounds)
+    return stored.model_copy(update={"machine": config.machine, "optimisation": optimisation})
 
 
 def _train(
     checkpoint: Checkpoint, directory: RunDirectory, progress: Progress, interruption: Interruption
 ) -> Checkpoint:
-    """Train to the end, with a line of metrics for each report and a checkpoint now and then."""
+    """Train to the end or the time limit, with a line of metrics a report and a checkpoint now and then."""
     config, start = checkpoint.config, checkpoint.state.step
-    engine = analysis.make_engine(checkpoint)
     _forget_after(directory, start)
+    if checkpoint.training_seconds >= (config.machine.training_seconds or math.inf):
+        return checkpoint
+    engine = analysis.make_engine(checkpoint)
     training_seconds, saved_at = checkpoint.training_seconds, time.monotonic()
+    limit = config.machine.training_seconds or math.inf
     reports = train(
         engine,
         checkpoint.streams,
@@ -170,18 +147,20 @@ def _train(
                 record = asdict(report)
                 append_json_line(directory.metrics, {"iteration": record.pop("step"), **record})
                 progress.training(report.step, report.bound, report.inverse_temperature)
-                is_last = report.step == report.num_steps
+                is_last = report.step == report.num_steps or training_seconds >= limit
                 is_due = time.monotonic() - saved_at >= config.machine.checkpoint_seconds
                 if is_last or is_due or interruption.signal_number is not None:
                     checkpoint = replace(checkpoint, state=engine.state(), training_seconds=training_seconds)
-                    _save(checkpoint, directory)
+                    save(checkpoint, directory)
                     saved_at = time.monotonic()
                 if interruption.signal_number is not None:
                     progress.stage(f"stopped after iteration {report.step:,}")
                     raise InterruptedRunError(interruption.signal_number)
+                if is_last:
+                    break
         except NonFiniteError as error:
             checkpoint = replace(checkpoint, state=engine.state(), training_seconds=training_seconds)
-            _save(checkpoint, directory)
+            save(checkpoint, directory)
             reason = str(error).rstrip(".")
             raise NonFiniteError(
                 f"training stopped after step {checkpoint.state.step:,}: {reason}; start a new run with "
@@ -194,7 +173,7 @@ def _train(
 def _finish(checkpoint: Checkpoint, directory: RunDirectory, progress: Progress) -> RunResult:
     """Evaluate the trained mixture and write what the run found; ``result.json`` comes last."""
     config, patterns = checkpoint.config, checkpoint.patterns
-    progress.stage("evaluating")
+    progress.stage(f"evaluating; {TRACER_NOTE}")
     began = time.perf_counter()
     evaluation = analysis.evaluate(checkpoint)
     draws, corrected = evaluation.draws, evaluation.corrected
@@ -204,6 +183,15 @@ def _finish(checkpoint: Checkpoint, directory: RunDirectory, progress: Progress)
     )
     final = FinalPosterior.of(evaluation.mixture, evaluation.correlations, corrected)
     save_final(directory.final_posterior, final)
+    marginal = estimates.marginal_log_likelihood
+    evidence = RunEvidence(
+        pareto_k=estimates.pareto_k,
+        ess=estimates.ess,
+        log_marginal=marginal.pooled,
+        standard_error=marginal.standard_error,
+        rise=bound_rise(metrics_of(directory)),
+        trained=checkpoint.state.step / config.optimisation.num_steps,
+    )
     result = RunResult(
         **estimates.model_dump(),
         refit=evaluation.refit,
@@ -230,23 +218,24 @@ def _finish(checkpoint: Checkpoint, directory: RunDirectory, progress: Progress)
             platform=platform.platform(),
         ),
     )
+    result = result.judged(judge([evidence]))
     write_result(directory.result, result)
     return result
 
 
-def _save(checkpoint: Checkpoint, directory: RunDirectory) -> None:
+def save(checkpoint: Checkpoint, directory: RunDirectory) -> None:
     """Write the checkpoint, whole or not at all."""
     write_checkpoint(directory, checkpoint.save)
 
 
 def _forget_after(directory: RunDirectory, iteration: int) -> None:
     """Drop the metrics of iterations after the checkpoint: they will be done again."""
-    keep_metrics(directory, [record for record in _metrics(directory) if record["iteration"] <= iteration])
+    keep_metrics(directory, [record for record in metrics_of(directory) if record["iteration"] <= iteration])
 
 
-def _metrics(directory: RunDirectory) -> list[dict[str, Any]]:
+def metrics_of(directory: RunDirectory) -> list[dict[str, Any]]:
     """Records of ``metrics.jsonl``, as far as it is there and can be read."""
-    return read_metrics(directory, {"iteration", "seconds"})
+    return read_metrics(directory, {"iteration", "seconds", "bound", "inverse_temperature"})
 
 
 def _ms_per_iteration(directory: RunDirectory, checkpoint: Checkpoint) -> float:
@@ -254,7 +243,7 @@ def _ms_per_iteration(directory: RunDirectory, checkpoint: Checkpoint) -> float:
 
     Where reports are missing it is the mean over all iterations.
     """
-    records = _metrics(directory)
+    records = metrics_of(directory)
     if not math.isclose(sum(record["seconds"] for record in records), checkpoint.training_seconds):
         return 1000 * checkpoint.training_seconds / checkpoint.state.step
     ends = [record["iteration"] for record in records]

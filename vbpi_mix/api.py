@@ -1,6 +1,7 @@
 """The Python interface: fit a posterior to an alignment, ask it questions.
 
-The stages are those of the command line (`vbpi_mix.results.analysis`), without a run directory.
+The stages are those of the command line (`vbpi_mix.results.analysis`), without a run directory; but runs that
+the command line has made can be opened from theirs.
 """
 
 from collections.abc import Callable, Mapping
@@ -17,7 +18,9 @@ from vbpi_mix.errors import ConfigurationError
 from vbpi_mix.results import analysis
 from vbpi_mix.results.analysis import Evaluation
 from vbpi_mix.results.comparison import Agreement, compare_drawn, compare_exact
-from vbpi_mix.results.correction import importance_resample
+from vbpi_mix.results.correction import CorrectedPosterior, importance_resample
+from vbpi_mix.results.draws import PosteriorDraws
+from vbpi_mix.results.finished_run import FinishedRuns
 from vbpi_mix.results.posterior_files import write_posterior
 from vbpi_mix.results.result import Estimates, estimate
 from vbpi_mix.results.run_directory import RunDirectory
@@ -70,6 +73,7 @@ def fit(
     config = RunConfig.model_validate(
         {
             "seed": seed,
+            "runs": {"number": 1, "max_rounds": 1},
             "data": {"alignment": Path(alignment.source)},
             "mixture": dict(mixture or {}),
             "optimisation": dict(optimisation or {}),
@@ -93,34 +97,60 @@ def fit(
     return Posterior(checkpoint)
 
 
-class Posterior:
-    """A trained mixture and what importance draws from it tell about the posterior."""
+def open_run(folder: Path) -> "Posterior":
+    """The posterior of a finished run of ``vbpi-mix run``, or of several that are combined.
 
-    def __init__(self, checkpoint: Checkpoint) -> None:
-        """Take over a trained state; nothing is drawn before something is asked."""
-        self._checkpoint = checkpoint
+    Args:
+        folder: What was ``--out`` of the command.
+
+    Raises:
+        RunDirectoryError: There is no run, or it has not finished.
+    """
+    return Posterior(FinishedRuns.open(RunDirectory(folder)))
+
+
+class Posterior:
+    """A trained mixture, or several, and what importance draws from them tell about the posterior."""
+
+    def __init__(self, source: Checkpoint | FinishedRuns) -> None:
+        """Take over a trained state, or finished runs; nothing is drawn before something is asked."""
+        self._source = source
 
     @property
     def taxa(self) -> tuple[str, ...]:
         """Names of the taxa."""
-        return self._checkpoint.patterns.taxa
+        return self._source.patterns.taxa if isinstance(self._source, Checkpoint) else self._source.taxa
 
     @property
     def config(self) -> RunConfig:
-        """The resolved configuration."""
-        return self._checkpoint.config
+        """The resolved configuration; of several runs, that of the first."""
+        return self._source.config
 
     @cached_property
     def evaluation(self) -> Evaluation:
-        """The final mixture, refitted where that helps, with draws and the posterior corrected from them."""
-        return analysis.evaluate(self._checkpoint)
+        """The final mixture, refitted where that helps, with draws and the posterior corrected from them.
+
+        Raises:
+            ConfigurationError: The posterior is that of opened runs, which may be several.
+        """
+        if not isinstance(self._source, Checkpoint):
+            raise ConfigurationError(
+                "expected a posterior that was fitted, got one of opened runs: ask it itself"
+            )
+        return analysis.evaluate(self._source)
+
+    @cached_property
+    def _drawn(self) -> tuple[PosteriorDraws, CorrectedPosterior]:
+        """Draws, and the posterior corrected from them."""
+        if isinstance(self._source, Checkpoint):
+            return self.evaluation.draws, self.evaluation.corrected
+        particles = analysis.particles_per_component(self.config)
+        generators = self._source.generators(None)
+        return self._source.draw(self.config.evaluation, particles, generators, with_undrawn=True)
 
     def evaluate(self) -> Estimates:
         """Marginal likelihood, bounds, effective sample size and Pareto k-hat."""
-        evaluation = self.evaluation
-        return estimate(
-            evaluation.draws, evaluation.corrected, analysis.particles_per_component(self._checkpoint.config)
-        )
+        return estimate(*self._drawn, analysis.particles_per_component(self.config))
 
     def sample(self, num_trees: int, seed: int = 0) -> TreeDraws:
         """Trees with branch lengths from the posterior, importance-resampled.
@@ -131,7 +161,7 @@ class Posterior:
             num_trees: How many; trees of large weight may come more than once.
             seed: Seed of the resampling.
         """
-        draws, corrected = self.evaluation.draws, self.evaluation.corrected
+        draws, corrected = self._drawn
         chosen = importance_resample(
             corrected.log_draw_weights, draws.topology_index, num_trees, np.random.default_rng(seed)
         )
@@ -140,20 +170,25 @@ class Posterior:
             children=draws.topologies[draws.topology_index[chosen]],
             branch_lengths=draws.branch_lengths[chosen],
             weights=np.ones(len(chosen)),
-            source=f"posterior of {self._checkpoint.config.data.alignment}",
+            source=f"posterior of {self.config.data.dataset or self.config.data.alignment}",
         )
 
     def topologies(self) -> TreeSample:
         """Topologies with their posterior probabilities, the most probable first."""
-        corrected = self.evaluation.corrected
+        corrected = self._drawn[1]
         order = np.argsort(-corrected.topology_probabilities, kind="stable")
         return TreeSample(
             self.taxa, corrected.topologies[order], corrected.topology_probabilities[order], "posterior"
         )
 
     def log_probability(self, children: Topologies) -> Float64[np.ndarray, "tree"]:
-        """Exact log probability of topologies under the final mixture, in nats; -inf outside the support."""
-        return self.evaluation.mixture.networks.log_mixture_probability_of(children)
+        """Exact log probability of topologies under the final mixture, in nats; -inf outside the support.
+
+        That of several runs is the average of their mixtures.
+        """
+        if isinstance(self._source, Checkpoint):
+            return self.evaluation.mixture.networks.log_mixture_probability_of(children)
+        return self._source.log_probability(children)
 
     def compare(self, reference: TreeSample) -> dict[str, Agreement]:
         """Agreement of the final mixture and of the corrected posterior with another posterior.
@@ -165,7 +200,7 @@ class Posterior:
             ConfigurationError: The taxa are others, or in another order.
         """
         _require_taxa(reference, self.taxa, "the posterior")
-        corrected = self.evaluation.corrected
+        corrected = self._drawn[1]
         return {
             "mixture": compare_exact(reference.weights, self.log_probability(reference.children)),
             "corrected": compare_drawn(
@@ -181,16 +216,16 @@ class Posterior:
 
         Args:
             folder: Where to; made if need be.
-            num_trees: Trees in ``posterior.run1.t`` and ``posterior.run2.t`` together.
+            num_trees: Trees in ``posterior.run1.t``, ``posterior.run2.t`` and so on together.
             seed: Seed of the resampling.
         """
         folder.mkdir(parents=True, exist_ok=True)
         write_posterior(
             RunDirectory(folder),
-            self.evaluation.draws,
-            self.evaluation.corrected,
+            *self._drawn,
             num_trees,
             np.random.default_rng(seed),
+            None if isinstance(self._source, Checkpoint) else self._source.parts(self._drawn[0]),
         )
 
 

@@ -1,7 +1,7 @@
 """The command line: arguments into configuration and calls. Everything heavy is imported inside the commands.
 
 Results go to standard output, progress and messages to standard error. A user's error is one message and exit
-code 2.
+code 2; several runs that have not converged have exit code 3; after a signal it is 128 plus its number.
 """
 
 import sys
@@ -183,11 +183,30 @@ def run(
         Path | None,
         typer.Option(metavar="FILE", help="Settings from a config.toml; other options override them."),
     ] = None,
+    runs: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="Independent runs, whose agreement is judged. [default: 2]",
+        ),
+    ] = None,
+    max_rounds: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="Most rounds of training while several runs have not converged; one with --iterations. "
+            "[default: 3]",
+        ),
+    ] = None,
+    budget: Annotated[
+        str | None,
+        typer.Option(metavar="TIME", help="Most time for everything, such as 90s, 10m, 1h30m."),
+    ] = None,
     seed: Annotated[
         int | None,
         typer.Option(
             metavar="INT",
-            help="Seed of all random numbers. [default: 0]",
+            help="Seed of all random numbers; further runs have those that follow. [default: 0]",
         ),
     ] = None,
     engine: Annotated[
@@ -266,11 +285,18 @@ def run(
 ) -> None:
     """Approximate the posterior of an alignment, or of a bundled data set.
 
+    Makes two independent runs, combines them, and says whether to believe the result: exit code 0 if so, 3 if
+    not. A single run cannot tell, and has exit code 0.
+
     Writes to DIR: result.json (marginal likelihood, bounds, diagnostics), posterior.run1.t, posterior.run1.p,
     posterior.run2.t, posterior.run2.p, posterior.trprobs, consensus.con.tre, consensus.nwk, ccd_map.tre,
     mcc.tre and sbn_map.tre (trees for other programs), splits.tsv and credible_sets.tsv, config.toml,
-    metrics.jsonl and checkpoint.pt.
+    metrics.jsonl and checkpoint.pt. With several runs the latter two are in DIR/run1, DIR/run2 and so on.
     """
+    from vbpi_mix import _cli_report, _cli_runs
+    from vbpi_mix._cli_config import parse_duration
+    from vbpi_mix._cli_training import InterruptedRunError
+
     options = {
         "alignment": alignment,
         "dataset": dataset,
@@ -284,6 +310,9 @@ def run(
         "branch_density": branch_density,
         "topology_rate": topology_rate,
         "branch_rate": branch_rate,
+        "runs": runs,
+        "max_rounds": max_rounds,
+        "budget": None if budget is None else parse_duration(budget),
         "seed": seed,
         "engine": engine,
         "device": device,
@@ -296,15 +325,14 @@ def run(
         "checkpoint_seconds": checkpoint_seconds,
         "log_every": log_every,
     }
-    from vbpi_mix import _cli_report, _cli_run
-    from vbpi_mix._cli_training import InterruptedRunError
-
     try:
-        result = _cli_run.run(plain_options(options), out, resume, recipe, config, quiet)
+        result = _cli_runs.run(plain_options(options), out, resume, recipe, config, quiet)
     except InterruptedRunError as error:
         raise typer.Exit(128 + error.signal_number) from None
     print_result(result.model_dump(mode="json") if json else _cli_report.run_report(result, out))
     _warn(result.num_draws, result.ess, result.pareto_k)
+    if result.converged is False and result.runs:
+        raise typer.Exit(3)
 
 
 @app.command()

@@ -78,3 +78,20 @@ def test_branch_gradient_changes_when_annealing_ends():
     optimisation = OptimisationConfig(iterations=100, annealing=LinearAnnealing(fraction=0.5))
     kinds = [StepSettings.of_step(t, optimisation).branch_gradient for t in (0, 49, 50)]
     assert kinds == [BranchGradient.PATH, BranchGradient.PATH, BranchGradient.DOUBLY_REPARAMETERISED]
+
+
+def test_later_rounds_go_on_from_lower_rates_without_annealing():
+    once, thrice = (
+        OptimisationConfig(iterations=100),
+        OptimisationConfig(iterations=100, rounds=3, restart=0.5),
+    )
+    assert (once.num_steps, thrice.num_steps) == (100, 300)
+    for step in range(100):
+        assert StepSettings.of_step(step, thrice) == StepSettings.of_step(step, once)
+    for step in (100, 150, 299):
+        settings = StepSettings.of_step(step, thrice)
+        assert settings.inverse_temperature == 1.0
+        assert settings.branch_gradient is BranchGradient.DOUBLY_REPARAMETERISED
+        first = StepSettings.of_step(step % 100, once)
+        assert settings.topology_rate == pytest.approx(0.5 * first.topology_rate)
+        assert settings.branch_rate == pytest.approx(0.5 * first.branch_rate)

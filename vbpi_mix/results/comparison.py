@@ -135,7 +135,7 @@ def compare_splits(reference: SplitTable, approximation: SplitTable, minimum: fl
         minimum: Splits are compared where either probability is at least this (0.1 is MrBayes' habit for its
             average standard deviation of split frequencies).
     """
-    p_of, q_of = _inner_splits(reference), _inner_splits(approximation)
+    p_of, q_of = inner_splits(reference), inner_splits(approximation)
     pairs = [(p_of.get(mask, 0.0), q_of.get(mask, 0.0)) for mask in p_of.keys() | q_of.keys()]
     differences = [abs(p - q) for p, q in pairs if max(p, q) >= minimum]
     if not differences:
@@ -143,7 +143,7 @@ def compare_splits(reference: SplitTable, approximation: SplitTable, minimum: fl
     return SplitAgreement(max(differences), math.fsum(differences) / len(differences), len(differences))
 
 
-def _inner_splits(table: SplitTable) -> dict[bytes, float]:
+def inner_splits(table: SplitTable) -> dict[bytes, float]:
     """Frequencies of the splits that cut off more than one taxon."""
     return {
         mask.tobytes(): float(frequency)

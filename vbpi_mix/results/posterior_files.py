@@ -3,12 +3,14 @@
 All but the ``.t`` and ``.p`` files come from all weighted draws. Those two are resampled from them in
 proportion to their weights, as the files say in a comment, so that programs that expect Markov chains'
 equally weighted samples can use them: MrBayes' ``sumt`` and ``sump``, Tracer, TreeAnnotator, DendroPy, R.
-There are two of each, from two halves of the draws: they share no draw, so that the difference between them,
-such as MrBayes' average standard deviation of split frequencies, shows the error of the sampling.
+There is one of each for every independent run. Of a single run there are two, from two halves of the draws:
+they share no draw, so that the difference between them, such as MrBayes' average standard deviation of split
+frequencies, shows the error of the sampling. Between runs it shows that of training too.
 """
 
 import zipfile
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -80,6 +82,7 @@ def write_posterior(
     corrected: CorrectedPosterior,
     num_trees: int,
     generator: np.random.Generator,
+    runs: Sequence[Int[np.ndarray, "_"]] | None = None,
 ) -> None:
     """Write the files of trees and the tables that describe a posterior, each whole or not at all.
 
@@ -87,12 +90,15 @@ def write_posterior(
         directory: The run's directory.
         draws: Importance draws, two of them at least.
         corrected: The posterior corrected from them.
-        num_trees: Trees to resample into ``posterior.run1.t`` and ``posterior.run2.t`` together, rounded up
-            to an even number.
+        num_trees: Trees to resample into ``posterior.run1.t``, ``posterior.run2.t`` and so on together,
+            rounded up to as many in each.
         generator: Source of the resampling's random numbers.
+        runs: Indices of the draws of each independent run; None: they are of one.
     """
     taxa, reliability = draws.taxa, str(Reliability.of(draws))
-    _write_halves(directory, draws, corrected, -(-num_trees // 2), generator)
+    parts = halves(draws.component) if runs is None else runs
+    kind = "half" if runs is None else "run"
+    _write_parts(directory, draws, corrected, parts, kind, -(-num_trees // len(parts)), generator)
     order, splits = topology_order(corrected), summarise_splits(draws, corrected)
     probabilities = corrected.topology_probabilities
     trprobs = write_trprobs(taxa, corrected.topologies, probabilities)
@@ -113,24 +119,26 @@ def write_posterior(
     write_text(directory.credible_sets, credible_lines(corrected, order, credible_sets(corrected, order)))
 
 
-def _write_halves(
+def _write_parts(
     directory: RunDirectory,
     draws: PosteriorDraws,
     corrected: CorrectedPosterior,
+    parts: Sequence[np.ndarray],
+    kind: str,
     num_trees: int,
     generator: np.random.Generator,
 ) -> None:
-    """Write trees and parameters resampled from each half of the draws, as many from each."""
+    """Write trees and parameters resampled from each part of the draws, as many from each."""
     reliability = str(Reliability.of(draws))
-    for number, half in enumerate(halves(draws.component), start=1):
-        resampled = half[
+    for number, part in enumerate(parts, start=1):
+        resampled = part[
             importance_resample(
-                corrected.log_draw_weights[half], draws.topology_index[half], num_trees, generator
+                corrected.log_draw_weights[part], draws.topology_index[part], num_trees, generator
             )
         ]
         note = (
-            f"{num_trees} trees, importance-resampled with replacement from {len(half)} of "
-            f"{draws.num_draws} weighted draws (half {number} of 2)"
+            f"{num_trees} trees, importance-resampled with replacement from {len(part)} of "
+            f"{draws.num_draws} weighted draws ({kind} {number} of {len(parts)})"
         )
         write_text(directory.run_trees(number), resampled_nexus(draws, resampled, note))
         columns = {name: values[resampled] for name, values in draws.traces.items()}

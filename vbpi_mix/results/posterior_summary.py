@@ -143,9 +143,12 @@ def sbn_mode(draws: PosteriorDraws, corrected: CorrectedPosterior) -> SbnMode:
         draws: Importance draws.
         corrected: The posterior corrected from them.
     """
-    best = int(draws.log_q.argmax())
+    # One whose posterior probability has underflowed to zero has no splits to show.
+    is_possible = corrected.topology_probabilities[: len(draws.topologies)] > 0
+    best = int(np.where(is_possible, draws.log_q, -np.inf).argmax())
     log_q = float(draws.log_q[best])
-    return SbnMode(draws.topologies[best], log_q, bool(np.exp(log_q) >= 1.0 - corrected.drawn_mass))
+    is_mode = log_q == draws.log_q.max() and np.exp(log_q) >= 1.0 - corrected.drawn_mass
+    return SbnMode(draws.topologies[best], log_q, bool(is_mode))
 
 
 def halves(component: Int[np.ndarray, "draw"]) -> tuple[Int64[np.ndarray, "_"], Int64[np.ndarray, "_"]]:

@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from vbpi_mix.errors import RunDirectoryError
 from vbpi_mix.results import correction, diagnostics, evaluation
+from vbpi_mix.results.convergence import Criterion, Verdict
 from vbpi_mix.results.correction import CorrectedPosterior
 from vbpi_mix.results.draws import PosteriorDraws
 from vbpi_mix.results.evaluation import MarginalLogLikelihood
@@ -104,8 +105,23 @@ class Provenance(_Frozen):
     platform: str
 
 
+class MemberSummary(_Frozen):
+    """One of several runs that are combined; all of it is in the ``result.json`` of its own directory."""
+
+    directory: str
+    """Its directory's name."""
+    seed: int
+    iterations: int
+    pareto_k: float | None
+    ess: float
+    log_marginal_likelihood: float
+    """Pooled over all its draws, in nats."""
+    standard_error: float
+    """Of that, in nats."""
+
+
 class RunResult(Estimates):
-    """All of ``result.json``."""
+    """All of ``result.json``, of a single run or of several that are combined."""
 
     refit: RefitChoice | None
     """Which refit of the subsplit networks was kept; None where none was asked for."""
@@ -115,8 +131,27 @@ class RunResult(Estimates):
     """Training time of one iteration, in milliseconds: the median over the lines of metrics.jsonl, or the
     mean where lines are missing."""
     seed: int
+    """Of the first run, where there are several."""
     versions: dict[str, str]
     provenance: Provenance
+    converged: bool | None = None
+    """Whether to believe the result; None where a single run meets all criteria that it can meet alone."""
+    verdict: str = ""
+    """The same in words, with the reason."""
+    criteria: list[Criterion] = []
+    """What the verdict rests on."""
+    runs: list[MemberSummary] = []
+    """The runs that are combined; none where there is one."""
+
+    def judged(self, verdict: Verdict) -> "RunResult":
+        """The same result with a verdict."""
+        return self.model_copy(
+            update={
+                "converged": verdict.converged,
+                "verdict": verdict.line,
+                "criteria": list(verdict.criteria),
+            }
+        )
 
 
 def estimate(

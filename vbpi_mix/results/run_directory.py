@@ -21,6 +21,10 @@
 
 Every file appears whole or not at all (`atomic_write`), and only one process at a time writes in a
 directory (`lock`).
+
+Several independent runs of an analysis are such directories by themselves, ``run1``, ``run2`` and so on, in
+one that combines them (`members`). It has no ``metrics.jsonl``, ``checkpoint.pt`` and ``posterior.npz`` of
+its own, and of the ``.t`` and ``.p`` files one for each run.
 """
 
 import errno
@@ -79,13 +83,25 @@ class RunDirectory:
         """Networks and correlations after the refit, and corrected topology probabilities, as arrays."""
         return self.path / "posterior.npz"
 
+    def member(self, number: int) -> "RunDirectory":
+        """Directory of one of several runs that are combined here, counted from 1."""
+        return RunDirectory(self.path / f"run{number}", self.command)
+
+    def members(self) -> tuple["RunDirectory", ...]:
+        """Directories of the runs that are combined here, in order; itself where it holds a single run."""
+        found: list[RunDirectory] = []
+        if self.config.exists() and not self.checkpoint.exists():
+            while self.member(len(found) + 1).config.exists():
+                found.append(self.member(len(found) + 1))
+        return tuple(found) or (self,)
+
     @property
     def posterior_trees(self) -> Path:
-        """Importance-resampled trees of the first half of the draws."""
+        """Importance-resampled trees of the first run, or of the first half of the draws of a single one."""
         return self.run_trees(1)
 
     def run_trees(self, number: int) -> Path:
-        """Importance-resampled trees of the first or second half of the draws, 1 or 2."""
+        """Importance-resampled trees of a run, or of a half of the draws of a single one, counted from 1."""
         return self.path / f"posterior.run{number}.t"
 
     def run_parameters(self, number: int) -> Path:

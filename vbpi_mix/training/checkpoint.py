@@ -8,6 +8,7 @@ states of the random streams. Writing it atomically is the caller's part.
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -97,6 +98,18 @@ class Checkpoint:
                 f"{path}: expected a checkpoint of version {VERSION}, got version {version}:"
                 " use the version of vbpi-mix that wrote it, or start the run again"
             )
+        try:
+            return cls._of_content(content)
+        except (KeyError, TypeError, ValueError) as error:
+            reason = str(error).splitlines()[0]
+            raise RunDirectoryError(
+                f"{path}: expected a checkpoint of this version of vbpi-mix, but it is of another "
+                f"({reason}): use the version that wrote it, or start the run again"
+            ) from None
+
+    @classmethod
+    def _of_content(cls, content: dict[str, Any]) -> "Checkpoint":
+        """The checkpoint that the content of a file of this version describes."""
         config = RunConfig.model_validate_json(content["config"])
         taxa = tuple(content["taxa"])
         patterns = SitePatterns(

@@ -99,7 +99,12 @@ class OptimisationConfig(_Frozen):
     """How the mixture is trained."""
 
     iterations: int = Field(15_000, ge=1)
-    """Steps."""
+    """Steps of a round."""
+    rounds: int = Field(1, ge=1)
+    """Rounds of training. Schedules are those of the first; later ones go on at full inverse temperature with
+    the decay of the rates anew, from `restart` of the first ones."""
+    restart: float = Field(0.25, gt=0, le=1)
+    """First learning rates of a later round, as a share of those of the first."""
     initial_topologies: Literal["support", "uniform"] = "support"
     """Start of the subsplit networks: frequencies in the support's trees, or all logits zero."""
     topology_gradient: TopologyGradient = TopologyGradient.REWEIGHTED_WAKE_SLEEP
@@ -118,6 +123,21 @@ class OptimisationConfig(_Frozen):
     """Schedule of the inverse temperature."""
     decay: Annotated[CosineDecay | StepDecay, Field(discriminator="kind")] = CosineDecay()
     """Schedule of the learning rates."""
+
+    @property
+    def num_steps(self) -> int:
+        """Steps in all."""
+        return self.rounds * self.iterations
+
+    def inverse_temperature(self, step: int) -> float:
+        """beta of a step, counted from 0 over all rounds."""
+        return self.annealing.inverse_temperature(step, self.iterations) if step < self.iterations else 1.0
+
+    def rate_factor(self, step: int) -> float:
+        """Rates of a step, counted from 0 over all rounds, as a share of the first ones."""
+        if step < self.iterations:
+            return self.decay.factor(step, self.iterations)
+        return self.restart * self.decay.factor(step % self.iterations, self.iterations)
 
 
 class EvaluationConfig(_Frozen):
@@ -149,6 +169,8 @@ class MachineConfig(_Frozen):
     """Seconds between checkpoints."""
     log_every: int = Field(100, ge=1)
     """Steps between lines of metrics.jsonl."""
+    training_seconds: float | None = Field(None, gt=0)
+    """Most seconds of training: it stops at the first report after them, however many steps are left."""
 
     @model_validator(mode="after")
     def _device_of_engine(self) -> "MachineConfig":
@@ -159,11 +181,24 @@ class MachineConfig(_Frozen):
         return self
 
 
+class RunsConfig(_Frozen):
+    """Independent runs of one analysis, and when it is done."""
+
+    number: int = Field(2, ge=1)
+    """Runs, with the seeds `seed`, `seed` + 1, ...; one cannot show agreement."""
+    max_rounds: int = Field(3, ge=1)
+    """Most rounds of training of several runs: they go on while training has not converged. A number of
+    iterations that is asked for is one round."""
+    budget_seconds: float | None = Field(None, gt=0)
+    """Most seconds of the whole analysis; iterations are planned for them."""
+
+
 class RunConfig(_Frozen):
     """Everything that determines a run."""
 
     seed: int = Field(0, ge=0)
     """Seed of all random streams."""
+    runs: RunsConfig = RunsConfig()
     data: DataConfig
     mixture: MixtureConfig = MixtureConfig()
     optimisation: OptimisationConfig = OptimisationConfig()

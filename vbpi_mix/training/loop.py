@@ -50,7 +50,7 @@ def train(
     Raises:
         NonFiniteError: A bound was not finite; the engine's state is that before the step.
     """
-    num_steps = optimisation.iterations
+    num_steps = optimisation.num_steps
     stop = engine.state().step
     while (start := stop) < num_steps:
         stop = min(num_steps, start - start % report_every + report_every)

@@ -174,8 +174,7 @@ class StepSettings:
     @classmethod
     def of_step(cls, step: int, optimisation: OptimisationConfig) -> "StepSettings":
         """Settings of a step, counted from 0."""
-        beta = optimisation.annealing.inverse_temperature(step, optimisation.iterations)
-        factor = optimisation.decay.factor(step, optimisation.iterations)
+        beta, factor = optimisation.inverse_temperature(step), optimisation.rate_factor(step)
         return cls(
             inverse_temperature=beta,
             topology_rate=factor * optimisation.topology_rate,

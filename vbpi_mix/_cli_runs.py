@@ -1,0 +1,324 @@
+"""The command ``vbpi-mix run``: one run, or several independent ones whose agreement is judged.
+
+Several runs are made in rounds. The support is made once and every run's first checkpoint written; then each
+is continued in a process of its own (`vbpi_mix._cli_members`) until it has finished, evaluation included. If
+the verdict is no, and rounds and time are left, each gets a further round of training and is continued again.
+At the end the runs are combined (`vbpi_mix.results.combination`).
+"""
+
+import platform
+import shlex
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vbpi_mix import _cli_run
+from vbpi_mix._cli_budget import Pace, evaluation_seconds, plan_training, rehearse
+from vbpi_mix._cli_config import (
+    continued_config,
+    read_config,
+    resolve_config,
+    settings_of_options,
+)
+from vbpi_mix._cli_members import continue_runs
+from vbpi_mix._cli_progress import Progress, show_progress
+from vbpi_mix._cli_settings import read_command, write_config
+from vbpi_mix._cli_training import InterruptedRunError, Interruption
+from vbpi_mix.errors import ConfigurationError
+from vbpi_mix.machine import versions
+from vbpi_mix.results import analysis
+from vbpi_mix.results.convergence import RunEvidence, Verdict, bound_rise, judge
+from vbpi_mix.results.finished_run import FinishedRuns
+from vbpi_mix.results.posterior_files import load_final, write_posterior
+from vbpi_mix.results.result import (
+    MemberSummary,
+    RunResult,
+    Seconds,
+    estimate,
+    read_result,
+    write_result,
+)
+from vbpi_mix.results.run_directory import RunDirectory
+from vbpi_mix.seeding import RandomStreams
+from vbpi_mix.training.checkpoint import Checkpoint
+from vbpi_mix.training.config import RunConfig, RunsConfig
+from vbpi_mix.trees.summaries import split_table
+
+
+def run(
+    options: dict[str, Any],
+    out: Path,
+    resume: bool,
+    recipe: str | None,
+    config_file: Path | None,
+    quiet: bool,
+) -> RunResult:
+    """Do an analysis, or the rest of one.
+
+    Args:
+        options: Values of the options that `OPTION_FIELDS` names; None where not given.
+        out: The directory.
+        resume: Whether to continue what it holds.
+        recipe: Name of a recipe, or None.
+        config_file: Configuration to start from, or None.
+        quiet: Whether to say nothing on the way.
+
+    Returns:
+        What was found; it is in ``result.json`` too.
+
+    Raises:
+        VbpiMixError: Something that the user can mend.
+        InterruptedRunError: A signal came; everything up to the last checkpoint is safe.
+    """
+    directory = RunDirectory(out)
+    settings = settings_of_options(options)
+    if resume:
+        directory.require_run()
+        if recipe is not None or config_file is not None:
+            raise ConfigurationError(
+                "--resume: a continued run keeps its configuration; leave --recipe and --config out"
+            )
+        config = continued_config(read_config(directory.config), settings)
+    else:
+        config = resolve_config(settings, recipe, config_file)
+        _require_new(directory, config)
+    interruption = Interruption()
+    with (
+        interruption.handled(),
+        directory.lock(),
+        show_progress(config.optimisation.num_steps, quiet) as progress,
+    ):
+        if not resume:
+            _require_new(directory, config)  # again, now that nobody else can start one here
+        elif directory.result.exists():
+            progress.stage(f"{out}: this run has finished already")
+            return read_result(directory.result)
+        try:
+            # One that has a checkpoint of its own is a single run, whatever its configuration says.
+            if config.runs.number == 1 or directory.checkpoint.exists():
+                return _cli_run.single_run(config, directory, resume, progress, interruption)
+            return _Analysis(config, directory, progress, interruption).result(resume)
+        except InterruptedRunError:
+            if directory.holds_run():
+                progress.stage(f"continue with: vbpi-mix run --resume --out {shlex.quote(str(out))}")
+            else:
+                progress.stage("stopped before anything was saved; start the run again")
+            raise
+
+
+def _require_new(directory: RunDirectory, config: RunConfig) -> None:
+    """Refuse a directory that holds a run, or whose folders for several runs do."""
+    directory.require_new()
+    if config.runs.number > 1:
+        for number in range(1, config.runs.number + 1):
+            directory.member(number).require_new()
+
+
+@dataclass
+class _Analysis:
+    """Several runs, from the support to the combined result.
+
+    Attributes:
+        config: Configuration of the analysis.
+        directory: Its directory, locked.
+        progress: What the user is told.
+        interruption: Signals.
+    """
+
+    config: RunConfig
+    directory: RunDirectory
+    progress: Progress
+    interruption: Interruption
+
+    def __post_init__(self) -> None:
+        self._began = time.monotonic()
+        number = self.config.runs.number
+        self._members = [self.directory.member(i + 1) for i in range(number)]
+        self._threads = max(1, self.config.machine.threads // number)
+
+    def result(self, resume: bool) -> RunResult:
+        """Do what is still to be done, and write the files."""
+        self._start(resume)
+        self.progress.stage("preparing the runs (a first one on this machine compiles for minutes)")
+        pace = rehearse(self._members[0])
+        self._plan(pace)
+        while True:
+            self._train()
+            verdict = self._judge()
+            if not verdict.asks_for_training or not self._add_round(pace):
+                break
+            self.progress.stage(f"{verdict.line}; a further round of training follows")
+        return self._combine(verdict)
+
+    def _start(self, resume: bool) -> None:
+        """Make the support, and write the first checkpoint of every run that has none yet."""
+        missing = [number for number, one in enumerate(self._members) if not one.checkpoint.exists()]
+        if not missing:
+            return
+        checkpoint = _cli_run.new_run(self.config, self.progress)
+        _cli_run.keep_support(checkpoint, self.directory)
+        if not resume:
+            write_config(self.directory.config, self.config, sys.argv)
+        for number in missing:
+            own = self.config.model_copy(
+                update={
+                    "seed": self.config.seed + number,
+                    "runs": RunsConfig(number=1, max_rounds=1),
+                    "machine": self.config.machine.model_copy(update={"threads": self._threads}),
+                }
+            )
+            member = self._members[number]
+            with member.lock():
+                write_config(member.config, own, read_command(self.directory.config))
+                # A state before its first step owes nothing to the seed.
+                streams = RandomStreams.from_seed(own.seed)
+                _cli_run.save(replace(checkpoint, config=own, streams=streams), member)
+
+    def _left(self) -> float | None:
+        """Seconds that are left of the budget; None where there is none."""
+        budget = self.config.runs.budget_seconds
+        return None if budget is None else budget - (time.monotonic() - self._began)
+
+    def _plan(self, pace: Pace) -> None:
+        """Fit runs that have not begun into the budget."""
+        left = self._left()
+        if left is None:
+            return
+        for member in self._members:
+            checkpoint = Checkpoint.load(member.checkpoint)
+            if checkpoint.state.step == 0:
+                planned = plan_training(checkpoint.config, pace, left)
+                with member.lock():
+                    write_config(member.config, planned, read_command(member.config))
+                    _cli_run.save(replace(checkpoint, config=planned), member)
+
+    def _train(self) -> None:
+        """Continue the runs that have not finished."""
+        unfinished = [member for member in self._members if not member.result.exists()]
+        if not unfinished:
+            return
+        configs = [read_config(member.config) for member in unfinished]
+        num_steps = max(config.optimisation.num_steps for config in configs)
+        seeds = ", ".join(str(config.seed) for config in configs)
+        self.progress.stage(
+            f"training: {num_steps:,} iterations, seeds {seeds}, threads for each: {self._threads}"
+        )
+        self.progress.expect(num_steps)
+        last, is_evaluating = 0, False
+
+        def report(records: Sequence[dict[str, Any] | None]) -> None:
+            nonlocal last, is_evaluating
+            known = [record for record in records if record is not None]
+            if len(known) < len(records):
+                return
+            slowest = min(known, key=lambda record: record["iteration"])
+            if slowest["iteration"] != last:
+                last = slowest["iteration"]
+                bound, *others = [record["bound"] for record in known]
+                self.progress.training(last, bound, slowest["inverse_temperature"], others)
+            if last == num_steps and not is_evaluating:
+                is_evaluating = True
+                self.progress.stage("evaluating")
+
+        continue_runs(unfinished, self._threads, self.interruption, report)
+
+    def _judge(self) -> Verdict:
+        """The verdict on the runs as they are."""
+        evidence = []
+        for member in self._members:
+            result, final = read_result(member.result), load_final(member.final_posterior)
+            evidence.append(
+                RunEvidence(
+                    pareto_k=result.pareto_k,
+                    ess=result.ess,
+                    log_marginal=result.marginal_log_likelihood.pooled,
+                    standard_error=result.marginal_log_likelihood.standard_error,
+                    rise=bound_rise(_cli_run.metrics_of(member)),
+                    trained=next(c.value for c in result.criteria if c.name == "training") or 0.0,
+                    splits=split_table(final.topologies, np.exp(final.log_topology_probabilities)),
+                )
+            )
+        return judge(evidence)
+
+    def _add_round(self, pace: Pace) -> bool:
+        """Give every run a further round of training, if rounds and time are left for it."""
+        configs = [read_config(member.config) for member in self._members]
+        results = [read_result(member.result) for member in self._members]
+        rounds = max(config.optimisation.rounds for config in configs)
+        of_round = max(result.seconds.training for result in results) / rounds
+        needed = of_round + evaluation_seconds(configs[0], pace)
+        left = self._left()
+        if rounds >= self.config.runs.max_rounds or (left is not None and left < needed):
+            return False
+        for member, config, result in zip(self._members, configs, results, strict=True):
+            update: dict[str, Any] = {
+                "optimisation": config.optimisation.model_copy(update={"rounds": rounds + 1})
+            }
+            if left is not None:
+                limit = result.seconds.training + left - evaluation_seconds(config, pace)
+                update["machine"] = config.machine.model_copy(update={"training_seconds": limit})
+            with member.lock():
+                member.result.unlink()
+                write_config(member.config, config.model_copy(update=update), read_command(member.config))
+        return True
+
+    def _combine(self, verdict: Verdict) -> RunResult:
+        """Combine the runs and write the files of the analysis; ``result.json`` comes last."""
+        self.progress.stage(f"combining the runs; {_cli_run.TRACER_NOTE}")
+        began = time.perf_counter()
+        runs = FinishedRuns.open(self.directory)
+        particles = analysis.particles_per_component(self.config)
+        # Commands on the finished runs are to draw anew.
+        generators = [generator.spawn(1)[0] for generator in runs.generators(None)]
+        draws, corrected = runs.draw(self.config.evaluation, particles, generators, with_undrawn=True)
+        estimates = estimate(draws, corrected, particles)
+        write_posterior(
+            self.directory,
+            draws,
+            corrected,
+            self.config.evaluation.posterior_samples,
+            generators[0],
+            runs.parts(draws),
+        )
+        results = [read_result(member.result) for member in self._members]
+        first = results[0]
+        result = first.model_copy(
+            update={name: getattr(estimates, name) for name in type(estimates).model_fields}
+            | {
+                "refit": None,
+                "seconds": Seconds(
+                    support=first.seconds.support,
+                    training=max(one.seconds.training for one in results),
+                    evaluation=max(one.seconds.evaluation for one in results) + time.perf_counter() - began,
+                ),
+                "iterations": max(one.iterations for one in results),
+                "ms_per_iteration": max(one.ms_per_iteration for one in results),
+                "versions": versions(),
+                "provenance": first.provenance.model_copy(
+                    update={
+                        "command": read_command(self.directory.config) or sys.argv,
+                        "threads": self.config.machine.threads,
+                        "platform": platform.platform(),
+                    }
+                ),
+                "runs": [
+                    MemberSummary(
+                        directory=member.path.name,
+                        seed=one.seed,
+                        iterations=one.iterations,
+                        pareto_k=one.pareto_k,
+                        ess=one.ess,
+                        log_marginal_likelihood=one.marginal_log_likelihood.pooled,
+                        standard_error=one.marginal_log_likelihood.standard_error,
+                    )
+                    for member, one in zip(self._members, results, strict=True)
+                ],
+            }
+        ).judged(verdict)
+        write_result(self.directory.result, result)
+        return result
