@@ -122,7 +122,7 @@ def test_a_run_leaves_all_its_files(finished):
         "posterior.npz",
         *("posterior.run1.t", "posterior.run2.t", "posterior.run1.p", "posterior.run2.p"),
         *("posterior.trprobs", "consensus.con.tre", "consensus.nwk", "ccd_map.tre", "mcc.tre", "sbn_map.tre"),
-        *("splits.tsv", "credible_sets.tsv"),
+        *("splits.tsv", "credible_sets.tsv", "report.html"),
     }
     assert result["iterations"] == 600
     assert result["pareto_k"] < 0.7

@@ -18,8 +18,13 @@ def report(run: Path, references: Sequence[Path], burn_in: float | None, out: Pa
     return write_report(RunDirectory(run), references, burn_in, out)
 
 
-def report_after_run(run: Path) -> None:
-    """Write the page of a run that has just finished; if that fails, the run has finished all the same."""
+def report_after_run(run: Path, resumed: bool = False) -> None:
+    """Write the page of a run that has just finished; if that fails, the run has finished all the same.
+
+    A resumed run that has a page had finished before: the page stays, as it may be one with a reference.
+    """
+    if resumed and RunDirectory(run).report.exists():
+        return
     try:
         write_report(RunDirectory(run))
     except VbpiMixError as error:

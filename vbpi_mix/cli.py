@@ -309,7 +309,7 @@ def run(
     if report:
         from vbpi_mix import _cli_page
 
-        _cli_page.report_after_run(out)
+        _cli_page.report_after_run(out, resume)
     print_result(result.model_dump(mode="json") if json else _cli_report.run_report(result, out))
     _warn(result.num_draws, result.ess, result.pareto_k)
 

@@ -179,23 +179,26 @@ def _family_sentence(mixture: MixtureConfig) -> str:
 
 
 def _support_sentence(source: str) -> str:
-    """Where the support's topologies come from."""
-    if re.search(r"iq-?tree|piqtree|ufboot", source, re.IGNORECASE):
-        return (
-            "Its support was made of the subsplits of ultrafast bootstrap trees (Hoang et al. 2018) of "
-            "IQ-TREE "
-            "(Minh et al. 2020)."
-        )
-    return f"Its support was made of the subsplits of these trees: {source}."
+    """Where the support's topologies come from; what follows a semicolon is advice."""
+    made = source.split("; ")[0]
+    if re.search(r"iq-?tree|piqtree|ufboot", made, re.IGNORECASE):
+        trees = "ultrafast bootstrap trees (Hoang et al. 2018) of IQ-TREE (Minh et al. 2020)"
+    else:
+        trees = f"these trees: {Path(made).name if made.startswith('/') else made}"
+    return f"Its support was made of the subsplits of {trees}."
 
 
 def _training_sentence(result: dict[str, Any], particles: int) -> str:
-    k = result["pareto_k"]
+    k, runs = result["pareto_k"], result.get("runs") or []
+    agreement = [one["value"] for one in result.get("criteria") or [] if one["name"] == "asdsf"]
+    combined = "" if not runs else f" {len(runs)} independent runs were combined"
+    if agreement:
+        combined += f" (average standard deviation of split frequencies {agreement[0]:.4f})"
     tail = "" if k is None else f"; Pareto k-hat {k:.2f}, Vehtari et al. 2024"
     return (
         f"It was trained for {result['iterations']:,} steps of stochastic gradients with {particles} "
         f"particles a component, and corrected by importance sampling with {result['num_draws']:,} draws "
-        f"(effective sample size {result['ess']:,.0f}{tail})."
+        f"(effective sample size {result['ess']:,.0f}{tail})." + (combined and combined + ".")
     )
 
 
@@ -221,7 +224,8 @@ def _version_sentence(result: dict[str, Any]) -> str:
         for name, version in result["versions"].items()
         if name in _PROPER_NAMES
     ]
-    return f"Random seed {result['seed']}; {', '.join(named)}."
+    seeds = [str(run["seed"]) for run in result.get("runs") or [result]]
+    return f"Random seed{'s' if len(seeds) > 1 else ''} {', '.join(seeds)}; {', '.join(named)}."
 
 
 def _listed(values: tuple[float, ...]) -> str:

@@ -21,11 +21,11 @@ from vbpi_mix.report.references import ReferenceComparison, compare_with
 from vbpi_mix.report.run_files import (
     PosteriorSplits,
     Training,
+    members,
     read_credible_sets,
     read_splits,
     read_traces,
     read_trainings,
-    sub_runs,
 )
 from vbpi_mix.report.specialities import Speciality, specialities
 from vbpi_mix.report.tree_figure import tree_picture
@@ -33,6 +33,7 @@ from vbpi_mix.results.posterior_files import load_final
 from vbpi_mix.results.result import read_result
 from vbpi_mix.results.run_directory import RunDirectory, write_new_text, write_text
 from vbpi_mix.sbn.network import SubsplitNetworks
+from vbpi_mix.shapes import Topologies
 from vbpi_mix.training.checkpoint import Checkpoint
 from vbpi_mix.trees.samples import read_tree_draws
 from vbpi_mix.trees.splits import find_masks
@@ -42,6 +43,7 @@ from vbpi_mix.trees.summaries import (
     consensus_of_splits,
     highest_density_interval,
 )
+from vbpi_mix.trees.topology import unique_topologies
 
 TEMPLATES = Path(__file__).resolve().parent / "templates"
 
@@ -56,7 +58,6 @@ TRACES = {
 """Meaning of columns of ``.p`` files."""
 
 FILES = {
-    "report.html": "this page",
     "result.json": "what the run found, and with what",
     "consensus.con.tre": "majority-rule consensus tree, for FigTree",
     "consensus.nwk": "the same in Newick, with supports as node labels, for iTOL",
@@ -66,10 +67,10 @@ FILES = {
     "splits.tsv": "splits with probabilities, branch lengths and errors",
     "credible_sets.tsv": "topologies of the 50, 90, 95 and 99% credible sets",
     "posterior.trprobs": "topologies with posterior probabilities",
-    "posterior.run1.t": "trees of the first half of the draws, for MrBayes' sumt",
-    "posterior.run2.t": "trees of the second half",
-    "posterior.run1.p": "their likelihoods, priors and parameters, for MrBayes' sump and Tracer",
-    "posterior.run2.p": "the same of the second half",
+    "posterior.run1.t": "trees of the first half of the draws, or of the first run, for MrBayes' sumt",
+    "posterior.run2.t": "trees of the second",
+    "posterior.run1.p": "likelihoods, priors and parameters of the first, for MrBayes' sump and Tracer",
+    "posterior.run2.p": "the same of the second",
     "posterior.npz": "networks and topology probabilities, for numpy",
     "support.trees.tsv.gz": "trees that the support was built from, for --support",
     "config.toml": "the whole configuration, for --config",
@@ -108,14 +109,14 @@ class Component:
     """A component of the mixture.
 
     Attributes:
-        number: Its number, from 1.
+        name: Its number, from 1, after the run's name where there are several runs.
         weight_share: Share of the importance weight on its draws.
         ess: Effective sample size of these.
         topology_entropy: Entropy of its topologies, in nats.
         speciality: What it specialises in; None where it is one of too many to list.
     """
 
-    number: int
+    name: str
     weight_share: float
     ess: float
     topology_entropy: float
@@ -177,13 +178,13 @@ def _content(directory: RunDirectory, references: Sequence[Path], burn_in: float
     """What the template shows."""
     directory.require_run()
     result = read_result(directory.result).model_dump(mode="json")
-    whole = next((part for part in (directory, *sub_runs(directory)) if part.checkpoint.exists()), directory)
-    whole.require_checkpoint()
-    checkpoint = Checkpoint.load(whole.checkpoint)
+    runs = members(directory)
+    runs[0].require_checkpoint()
+    checkpoint = Checkpoint.load(runs[0].checkpoint)
     config, data = checkpoint.config, summarise_data(checkpoint.patterns)
     splits = read_splits(directory.splits)
     clades = clade_table(splits)
-    comparison = _compared(directory, references, burn_in, splits)
+    comparison = _compared(runs, references, burn_in, splits)
     return {
         "title": config.data.dataset or Path(result["provenance"]["data"]).name,
         "citation": dataset_info(config.data.dataset).citation if config.data.dataset else None,
@@ -200,8 +201,9 @@ def _content(directory: RunDirectory, references: Sequence[Path], burn_in: float
         "trees": _trees(directory, splits, clades),
         "clades": clades,
         "cumulative": _cumulative_chart(read_credible_sets(directory.credible_sets)),
-        "parameters": _parameters(read_traces(directory)),
-        "components": _components(result, whole, checkpoint),
+        "runs": result.get("runs") or [],
+        "parameters": _parameters(read_traces(directory), result),
+        "components": _components(runs) if config.mixture.components > 1 else [],
         "training": _training_charts(read_trainings(directory), result),
         "comparison": comparison,
         "scatter": None if comparison is None else _scatter(comparison, splits.taxa),
@@ -217,17 +219,26 @@ def _short(source: str) -> str:
 
 
 def _compared(
-    directory: RunDirectory, references: Sequence[Path], burn_in: float | None, splits: PosteriorSplits
+    runs: Sequence[RunDirectory], references: Sequence[Path], burn_in: float | None, splits: PosteriorSplits
 ) -> ReferenceComparison | None:
     """The posterior against the user's trees, where there are some."""
     if not references:
         return None
     try:
-        return compare_with(
-            references, burn_in, splits.taxa, splits.table, load_final(directory.final_posterior)
-        )
+        return compare_with(references, burn_in, splits.taxa, splits.table, *_topologies(runs))
     except ValueError as error:  # a burn-in does not apply to every format
         raise ConfigurationError(f"--burn-in: {error}") from None
+
+
+def _topologies(runs: Sequence[RunDirectory]) -> tuple[Topologies, Float64[np.ndarray, "unique"]]:
+    """Topologies and log probabilities of a posterior: the average of those of several runs."""
+    finals = [load_final(run.final_posterior) for run in runs]
+    if len(finals) == 1:
+        return finals[0].topologies, finals[0].log_topology_probabilities
+    topologies, index, _ = unique_topologies(np.concatenate([final.topologies for final in finals]))
+    each = np.exp(np.concatenate([final.log_topology_probabilities for final in finals]))
+    with np.errstate(divide="ignore"):
+        return topologies, np.log(np.bincount(index, each, minlength=len(topologies)) / len(finals))
 
 
 def _trees(directory: RunDirectory, splits: PosteriorSplits, clades: CladeTable) -> list[dict[str, str]]:
@@ -279,45 +290,38 @@ def _cumulative_chart(probabilities: Float64[np.ndarray, "topology"]) -> str:
     )
 
 
-def _parameters(traces: dict[str, Float64[np.ndarray, "resampled"]]) -> list[Parameter]:
-    """Summaries of the columns of ``.p`` files."""
+def _parameters(
+    traces: dict[str, Float64[np.ndarray, "resampled"]], result: dict[str, Any]
+) -> list[Parameter]:
+    """Summaries of the columns of ``.p`` files; those that ``result.json`` has are from there."""
+    known: dict[str, dict[str, Any]] = dict(result.get("model") or {})
+    if "tree_length" in result:
+        known["TL"] = result["tree_length"]
     found = []
     for name, values in traces.items():
-        interval = highest_density_interval(values)
-        label = f"Posterior density of {name}"
-        found.append(
-            Parameter(
-                name,
-                TRACES.get(name, ""),
-                float(values.mean()),
-                float(values.std()),
-                interval,
-                density(label, values, interval),
-            )
-        )
+        if name in known:
+            mean, sd, (low, high) = known[name]["mean"], known[name]["sd"], known[name]["hpd95"]
+        else:
+            mean, sd = float(values.mean()), float(values.std())
+            low, high = highest_density_interval(values)
+        drawing = density(f"Posterior density of {name}", values, (low, high))
+        found.append(Parameter(name, TRACES.get(name, ""), mean, sd, (low, high), drawing))
     return found
 
 
-def _components(result: dict[str, Any], part: RunDirectory, checkpoint: Checkpoint) -> list[Component]:
-    """Components of a mixture of several."""
-    balance = result["components"]
-    if len(balance["weight_share"]) == 1 or not part.final_posterior.exists():
-        return []
-    final = load_final(part.final_posterior)
-    networks = SubsplitNetworks.from_logits(checkpoint.state.mixture.support, final.logits)
-    found = specialities(networks, final)
-    return [
-        Component(
-            number,
-            share,
-            ess,
-            entropy,
-            found[number - 1] if number <= min(MAX_SPECIALITIES, len(found)) else None,
-        )
-        for number, (share, ess, entropy) in enumerate(
-            zip(balance["weight_share"], balance["ess"], balance["topology_entropy"], strict=True), start=1
-        )
-    ]
+def _components(runs: Sequence[RunDirectory]) -> list[Component]:
+    """Components of the mixtures of all runs."""
+    found = []
+    for run in runs:
+        balance, final = read_result(run.result).components, load_final(run.final_posterior)
+        support = Checkpoint.load(run.checkpoint).state.mixture.support
+        known = specialities(SubsplitNetworks.from_logits(support, final.logits), final)
+        prefix = f"{run.path.name}, " if len(runs) > 1 else ""
+        columns = zip(balance.weight_share, balance.ess, balance.topology_entropy, strict=True)
+        for number, (share, ess, entropy) in enumerate(columns, start=1):
+            speciality = known[number - 1] if number <= MAX_SPECIALITIES else None
+            found.append(Component(f"{prefix}{number}", share, ess, entropy, speciality))
+    return found
 
 
 def _training_charts(trainings: Sequence[Training], result: dict[str, Any]) -> list[dict[str, str]]:
@@ -371,13 +375,10 @@ def _scatter(comparison: ReferenceComparison, taxa: Sequence[str]) -> str:
 
 def _files(directory: RunDirectory) -> list[tuple[str, str, int | None]]:
     """Files of the run that there are, with what they are and their size; the page's own is not known."""
-    known = [(name, directory.path / name, what) for name, what in FILES.items()]
-    found: list[tuple[str, str, int | None]] = [
-        (name, what, None if name == "report.html" else path.stat().st_size)
-        for name, path, what in known
-        if path.exists() or name == "report.html"
-    ]
-    return found + [
-        (f"{run.path.name}/", "one of the runs that this one consists of", None)
-        for run in sub_runs(directory)
-    ]
+    found: list[tuple[str, str, int | None]] = [("report.html", "this page", None)]
+    for name, what in FILES.items():
+        path = directory.path / name
+        if path.exists():
+            found.append((name, what, path.stat().st_size))
+    runs = [run for run in members(directory) if run != directory]
+    return found + [(f"{run.path.name}/", "one of the runs that are combined here", None) for run in runs]

@@ -16,7 +16,7 @@ from jaxtyping import Float64
 
 from vbpi_mix.report.clades import smaller_side
 from vbpi_mix.results.comparison import SplitAgreement, compare_drawn, compare_splits
-from vbpi_mix.results.posterior_files import FinalPosterior
+from vbpi_mix.shapes import Topologies
 from vbpi_mix.trees.samples import TreeSample, read_tree_sample
 from vbpi_mix.trees.splits import find_masks
 from vbpi_mix.trees.summaries import SplitTable, split_table
@@ -89,7 +89,8 @@ def compare_with(
     burn_in: float | None,
     taxa: tuple[str, ...],
     table: SplitTable,
-    final: FinalPosterior,
+    topologies: Topologies,
+    log_probabilities: Float64[np.ndarray, "tree"],
 ) -> ReferenceComparison:
     """Compare a run's posterior with files of trees.
 
@@ -98,7 +99,8 @@ def compare_with(
         burn_in: Share of the trees of each to leave out; None: `BURN_IN`, where trees are not weighted.
         taxa: Names of the run's taxa.
         table: Splits of the run's posterior.
-        final: Its topologies.
+        topologies: Its distinct canonical topologies.
+        log_probabilities: Log of their probabilities.
 
     Raises:
         TreeFormatError: A file cannot be read, or its taxa are not the run's.
@@ -114,7 +116,7 @@ def compare_with(
     children, inverse, _ = unique_topologies(children)
     weights = np.bincount(inverse, weights, minlength=len(children))
     pooled = split_table(children, weights)
-    of_run = compare_drawn(children, weights, final.topologies, final.log_topology_probabilities)
+    of_run = compare_drawn(children, weights, topologies, log_probabilities)
     within = None
     if len(samples) > 1:
         first, second = samples[:2]

@@ -1,5 +1,6 @@
 """What a run has left in its directory, read back for the page."""
 
+import itertools
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,9 +13,6 @@ from vbpi_mix.errors import RunDirectoryError
 from vbpi_mix.results.run_directory import RunDirectory, read_json_lines
 from vbpi_mix.results.tables import CREDIBLE_COLUMNS, SPLIT_COLUMNS
 from vbpi_mix.trees.summaries import LengthSummary, SplitTable
-
-NUM_RUNS = 2
-"""Pairs of ``.t`` and ``.p`` files."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +84,9 @@ def read_traces(directory: RunDirectory) -> dict[str, Float64[np.ndarray, "resam
         RunDirectoryError: One is missing or damaged.
     """
     columns: dict[str, list[np.ndarray]] = {}
-    for path in (directory.run_parameters(number + 1) for number in range(NUM_RUNS)):
+    numbers = itertools.count(1)
+    paths = list(itertools.takewhile(Path.exists, (directory.run_parameters(number) for number in numbers)))
+    for path in paths or [directory.run_parameters(1)]:
         lines = _lines(path)[1:]
         names = lines[0].split("\t") if lines else []
         try:
@@ -116,8 +116,8 @@ class Training:
 
 
 def read_trainings(directory: RunDirectory) -> list[Training]:
-    """Progress of a run, or of the runs that it consists of."""
-    parts = sub_runs(directory) or [directory]
+    """Progress of a run, or of the runs that are combined in it."""
+    parts = members(directory)
     found = []
     for part in parts:
         records = read_json_lines(part.metrics) if part.metrics.exists() else []
@@ -129,10 +129,13 @@ def read_trainings(directory: RunDirectory) -> list[Training]:
     return found
 
 
-def sub_runs(directory: RunDirectory) -> list[RunDirectory]:
-    """Directories ``run1``, ``run2`` and so on of the runs that a run of several seeds consists of."""
-    folders = [path for path in directory.path.glob("run*") if path.is_dir() and path.name[3:].isdigit()]
-    return [RunDirectory(path) for path in sorted(folders, key=lambda path: int(path.name[3:]))]
+def members(directory: RunDirectory) -> list[RunDirectory]:
+    """Directories ``run1``, ``run2`` and so on of the runs that are combined; itself where it is one run."""
+    if directory.checkpoint.exists():
+        return [directory]
+    numbers = itertools.count(1)
+    parts = (RunDirectory(directory.path / f"run{number}") for number in numbers)
+    return list(itertools.takewhile(lambda part: part.config.exists(), parts)) or [directory]
 
 
 def _read_table(path: Path, columns: Sequence[str]) -> list[list[str]]:

@@ -66,11 +66,11 @@ class Speciality:
 
 
 def specialities(networks: SubsplitNetworks, final: FinalPosterior) -> tuple[Speciality, ...]:
-    """What each component specialises in.
+    """What each component of a run specialises in.
 
     Args:
         networks: Networks of the components, after the refit.
-        final: The corrected posterior.
+        final: The run's corrected posterior.
     """
     probabilities = np.exp(final.log_topology_probabilities)
     order = most_probable_first(final.topologies, probabilities)[:MAX_TOPOLOGIES]

@@ -9,8 +9,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from xml.etree.ElementTree import Element
 
+import numpy as np
+
 from vbpi_mix.report.charts import ticks
 from vbpi_mix.report.svg import add, markup, number, picture
+from vbpi_mix.report.words import significant
 from vbpi_mix.trees.summaries import ConsensusTree
 
 TREE_WIDTH = 520.0
@@ -56,9 +59,9 @@ def hang(tree: ConsensusTree) -> DrawnTree:
     assert tree.lengths is not None  # all trees of a run have them
     num_nodes = len(tree.parents)
     neighbours: list[list[tuple[int, float, int]]] = [[] for _ in range(num_nodes + 1)]
-    for node, (parent, length) in enumerate(
-        zip(tree.parents.tolist(), tree.lengths.mean.tolist(), strict=True)
-    ):
+    # A branch that no draw has, as may be in a tree that is none of them, has no length.
+    lengths = np.nan_to_num(tree.lengths.mean).tolist()
+    for node, (parent, length) in enumerate(zip(tree.parents.tolist(), lengths, strict=True)):
         if parent >= 0:
             neighbours[node].append((parent, length, node))
             neighbours[parent].append((node, length, node))
@@ -82,7 +85,7 @@ def hang(tree: ConsensusTree) -> DrawnTree:
 def _farthest(
     neighbours: list[list[tuple[int, float, int]]], start: int
 ) -> tuple[int, dict[int, float], dict[int, tuple[int, float, int]]]:
-    """The node farthest from another, all distances, and what leads back: node, length, branch."""
+    """The other node farthest from one, all distances, and what leads back: node, length, branch."""
     distance, above = {start: 0.0}, {start: (-1, 0.0, -1)}
     waiting = [start]
     for node in waiting:
@@ -91,7 +94,7 @@ def _farthest(
                 distance[other] = distance[node] + length
                 above[other] = (node, length, branch)
                 waiting.append(other)
-    return max(distance, key=lambda node: distance[node]), distance, above
+    return max(waiting[1:], key=lambda node: distance[node]), distance, above
 
 
 def _ordered(neighbours: list[list[tuple[int, float, int]]], root: int, num_taxa: int) -> DrawnTree:
@@ -223,7 +226,8 @@ def _tooltip(tree: ConsensusTree, branch: int) -> str:
     """What there is to know of a branch."""
     assert tree.lengths is not None
     low, high = tree.lengths.interval[branch].tolist()
-    length = f"length {tree.lengths.mean[branch]:.3g}, 95% HPD {low:.3g} to {high:.3g}"
+    mean = significant(float(tree.lengths.mean[branch]))
+    length = f"length {mean}, 95% HPD {significant(low)} to {significant(high)}"
     if branch < len(tree.taxa):
         return f"{tree.taxa[branch]}: {length}"
     return f"probability {tree.probabilities[branch]:.3f}, {length}"

@@ -54,39 +54,46 @@ def size(num_bytes: int) -> str:
 
 _UNSEEN = (
     "What a run never draws leaves no trace in this: where much depends on the result, compare a second "
-    "seed, "
-    "more support trees (--support), or your own MCMC run (vbpi-mix report --reference)."
+    "seed, more support trees (--support), or your own MCMC run (vbpi-mix report --reference)."
 )
 _MEANINGS = {
-    "pareto_k": f"Shape of the upper tail of the importance weights. Below {PARETO_K_GOOD}, averages over "
-    "the "
-    "weighted draws and their errors can be relied upon; from there on, a few draws dominate them: train "
-    "longer "
-    "(--iterations) or with more components (--components).",
-    "ess": "So many independent draws from the posterior itself would give averages as accurate. It grows "
-    "with "
-    "the number of draws (vbpi-mix evaluate DIR --repeats 1000 --update). The draws are independent, so "
-    "the "
-    "effective sample sizes that Tracer and MrBayes' sump compute from autocorrelations mean nothing here.",
-    "marginal_log_likelihood": "The evidence for the model: differences between models of the same data "
-    "are log "
-    "Bayes factors. Each repeat is a bound, on average slightly too low; the pooled estimate takes all "
-    "draws.",
-    "lower_bounds": "What training climbs. The first is below the pooled evidence by about the "
-    "Kullback–Leibler "
-    "divergence from the approximation to the posterior, of trees with their branch lengths, which "
-    "importance "
-    "weights correct for.",
+    "pareto_k": (
+        f"Shape of the upper tail of the importance weights. Below {PARETO_K_GOOD}, averages over the "
+        "weighted draws and their errors can be relied upon; from there on, a few draws dominate them: "
+        "train longer (--iterations) or with more components (--components)."
+    ),
+    "ess": (
+        "So many independent draws from the posterior itself would give averages as accurate. It grows with "
+        "the number of draws (vbpi-mix evaluate DIR --repeats 1000 --update). The draws are independent, so "
+        "the effective sample sizes that Tracer and MrBayes' sump compute from autocorrelations mean "
+        "nothing here."
+    ),
+    "marginal_log_likelihood": (
+        "The evidence for the model: differences between models of the same data are log Bayes factors. "
+        "Each repeat is a bound, on average slightly too low; the pooled estimate takes all draws."
+    ),
+    "lower_bounds": (
+        "What training climbs. The first is below the pooled evidence by about the Kullback–Leibler "
+        "divergence from the approximation to the posterior, of trees with their branch lengths, which "
+        "importance weights correct for."
+    ),
     "topologies": "Topologies that cannot be made of the support's subsplits have probability zero.",
-    "jensen_shannon": "How different the components are: 0 where they are all the same, the logarithm of "
-    "their "
-    "number where they share no tree.",
+    "support_growth": (
+        "Posterior probability of topologies one interchange away from probable ones that cannot be made of "
+        "the support's subsplits. Where it is not little, clades may be missing: give more trees "
+        "(--support)."
+    ),
+    "jensen_shannon": (
+        "How different the components are: 0 where they are all the same, the logarithm of their number "
+        "where they share no tree."
+    ),
 }
 """Diagnostics in plain words."""
 _CORRECTIONS = {
-    "rao-blackwellised": "Posterior probabilities of topologies are those of the approximation, exact, "
-    "times the "
-    "mean weight of the topology's draws.",
+    "rao-blackwellised": (
+        "Posterior probabilities of topologies are those of the approximation, exact, times the mean weight "
+        "of the topology's draws."
+    ),
     "self-normalised": "Posterior probabilities of topologies are sums of the weights of their draws.",
 }
 """How probabilities of topologies were corrected."""
@@ -130,7 +137,7 @@ def verdict_of(result: Mapping[str, Any]) -> Verdict:
     Args:
         result: Content of ``result.json``.
     """
-    if "converged" in result:
+    if result.get("criteria"):
         return _recorded_verdict(result)
     k, ess, draws = result["pareto_k"], result["ess"], result["num_draws"]
     worth = f"{draws:,} draws are worth {ess:,.0f} independent ones"
@@ -154,22 +161,19 @@ def verdict_of(result: Mapping[str, Any]) -> Verdict:
 
 def _recorded_verdict(result: Mapping[str, Any]) -> Verdict:
     """The verdict that a result holds."""
-    converged, line = result["converged"], str(result.get("verdict") or "")
-    kinds: dict[Any, tuple[str, str]] = {
+    kind, title = {
         True: ("good", "Converged: yes"),
         False: ("bad", "Converged: no"),
-    }
-    kind, title = kinds.get(converged, ("unknown", "Converged: unknown"))
-    text = line.split(" - ", 1)[-1]
-    if not text:
-        text = "; ".join(criterion["reason"] for criterion in result.get("criteria", ()))
-    return Verdict(kind, title, text[:1].upper() + text[1:] + ("" if text.endswith(".") else "."))
+        None: ("unknown", "Converged: unknown"),
+    }[result["converged"]]
+    reason = result["verdict"].split(" - ", 1)[-1]
+    return Verdict(kind, title, f"{reason[:1].upper()}{reason[1:]}.")
 
 
 def diagnostics_of(result: Mapping[str, Any]) -> list[Diagnostic]:
     """All diagnostics of a result with their meaning; those of its verdict's criteria are judged there."""
     marginal, topologies, k = result["marginal_log_likelihood"], result["topologies"], result["pareto_k"]
-    num_components, is_judged = len(result["components"]["weight_share"]), "converged" not in result
+    num_components, is_judged = len(result["components"]["weight_share"]), not result.get("criteria")
     gap = fixed(marginal["pooled"] - result["lower_bound_1"], 2)
     rows = [
         Diagnostic(
@@ -207,10 +211,24 @@ def diagnostics_of(result: Mapping[str, Any]) -> list[Diagnostic]:
             f"{_CORRECTIONS[topologies['correction']]} {_MEANINGS['topologies']}",
         ),
     ]
+    growth = result.get("support_growth")
+    if growth is not None:
+        rows.append(_growth_diagnostic(growth))
     if num_components > 1:
         divergence = f"{fixed(result['jensen_shannon'])} nats of at most {fixed(math.log(num_components))}"
         rows.append(Diagnostic("Jensen–Shannon divergence", divergence, "", _MEANINGS["jensen_shannon"]))
     return rows
+
+
+def _growth_diagnostic(growth: Mapping[str, Any]) -> Diagnostic:
+    """What the check of the support has found."""
+    found = f"estimated posterior mass just outside {significant(100 * growth['mass_outside'], 2)}%"
+    if growth["rounds"]:
+        topologies = sum(one["num_topologies"] for one in growth["rounds"])
+        before = significant(100 * growth["rounds"][0]["mass_outside"], 2)
+        num = len(growth["rounds"])
+        found += f", {before}% before it grew by {topologies:,} topologies in {num} round{'s' * (num > 1)}"
+    return Diagnostic("Support", found, _judgement(growth["is_enough"]), _MEANINGS["support_growth"])
 
 
 def _judgement(is_good: bool) -> str:
