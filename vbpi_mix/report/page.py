@@ -1,5 +1,6 @@
 """The page of a run: everything that its directory holds, as one HTML file that needs nothing else."""
 
+import re
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -79,6 +80,12 @@ FILES = {
 }
 """Files of a run, in the order of the page."""
 
+CRITERIA = {"pareto_k": "Pareto k-hat", "ess": "effective sample size", "asdsf": "ASDSF"}
+"""Criteria of a verdict whose names are not plain words."""
+
+_OPTION = re.compile(r"(?<!\w)(--[a-z][a-z-]*)")
+"""Options of the command line, which are not to be broken at their hyphens."""
+
 MAX_SPECIALITIES = 12
 """Components whose specialities are listed."""
 
@@ -154,7 +161,7 @@ def write_report(
 def page(directory: RunDirectory, references: Sequence[Path] = (), burn_in: float | None = None) -> str:
     """The page of a finished run as HTML; the arguments are those of `write_report`."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
-    from markupsafe import Markup
+    from markupsafe import Markup, escape
 
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
@@ -169,6 +176,8 @@ def page(directory: RunDirectory, references: Sequence[Path] = (), burn_in: floa
         "percent": words.percent,
         "duration": words.duration,
         "size": words.size,
+        "criterion": lambda name: CRITERIA.get(name, name.replace("_", " ")),
+        "options": lambda text: Markup(_OPTION.sub(r'<code class="option">\1</code>', str(escape(text)))),
         "drawing": Markup,  # pictures escape what is in them (`vbpi_mix.report.svg`)
     }
     return environment.get_template("report.html").render(_content(directory, references, burn_in))

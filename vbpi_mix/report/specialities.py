@@ -18,7 +18,7 @@ from vbpi_mix.trees.nexus import most_probable_first
 from vbpi_mix.trees.splits import index_splits
 
 MAX_TOPOLOGIES = 2_000
-MAX_CLADES = 4
+MAX_CLADES = 3
 MAX_TREES = 3
 
 
