@@ -214,6 +214,7 @@ def test_evaluate_can_update_the_posterior_with_more_draws(finished, command, tm
     assert {key: before[key] for key in unchanged} == {key: after[key] for key in unchanged}
     assert before["seconds"]["training"] == after["seconds"]["training"]
     assert "of 40000 draws" in (copy / "posterior.trprobs").read_text()
+    assert "of 40,000 draws" in (copy / "report.html").read_text(encoding="utf-8")
     old, new = load_final(out / "posterior.npz"), load_final(copy / "posterior.npz")
     np.testing.assert_array_equal(old.logits, new.logits)
     np.testing.assert_array_equal(old.correlations, new.correlations)

@@ -11,7 +11,7 @@ from vbpi_mix.likelihood.model_names import parse_model
 from vbpi_mix.patterns import compress
 from vbpi_mix.report.clades import smaller_side
 from vbpi_mix.report.data_summary import summarise_data
-from vbpi_mix.report.methods import methods, model_words, prior_rows
+from vbpi_mix.report.methods import _prior_sentence, methods, model_words, prior_rows
 from vbpi_mix.report.references import compare_with
 from vbpi_mix.report.run_files import read_splits, read_traces
 from vbpi_mix.report.specialities import specialities
@@ -181,6 +181,25 @@ def test_priors_are_those_of_the_configuration():
     rows = {row.parameter: row.prior for row in prior_rows(config)}
     assert rows["branch lengths"] == "independent exponential, rate 5 (mean 0.2)"
     assert rows["topology"].startswith("uniform")
+
+
+@pytest.mark.parametrize(
+    ("model", "free", "given"),
+    [
+        ("GTR+FO+I+G4", 6, []),
+        ("HKY{2.5}+F+G4{0.5}", 2, ["1, 2.5, 1, 1, 2.5, 1", "those of the alignment", "0.5"]),
+        ("K80+I{0.2}", 3, ["0.2"]),
+    ],
+)
+def test_free_parameters_have_priors_and_others_their_values(model, free, given):
+    data = DataConfig.model_construct(dataset="DS1", model=model, branch_prior_rate=10.0)
+    config = RunConfig.model_construct(data=data)
+    rows = prior_rows(config)
+    fixed_values = [row.prior for row in rows if row.prior.startswith("fixed")]
+    assert len(rows) - len(fixed_values) == free
+    told = _prior_sentence(config)
+    assert [words for words in given if f"– {words}" not in told] == []
+    assert told.count(" – ") == free + len(given)
 
 
 def test_splits_come_back_as_they_were_written(nasty_run):

@@ -154,17 +154,12 @@ def _program_sentence(result: dict[str, Any]) -> str:
 
 
 def _prior_sentence(config: RunConfig) -> str:
-    rate = config.data.branch_prior_rate
-    words = (
-        f"Topologies had a uniform prior, branch lengths independent exponential priors of mean {1 / rate:g} "
-        "substitutions per site"
-    )
-    for row in prior_rows(config)[2:]:
-        if not row.prior.startswith("fixed"):
-            words += f"; the prior of {row.parameter} was {row.prior}"
-        elif row.prior != "fixed: equal":
-            words += f"; {row.parameter} were {row.prior.replace(':', ' as', 1)}"
-    return words + "."
+    rows = prior_rows(config)
+    free = [f"{row.parameter} – {row.prior}" for row in rows if not row.prior.startswith("fixed")]
+    given = [row for row in rows if row.prior.startswith("fixed") and row.prior != "fixed: equal"]
+    fixed_values = [f"{row.parameter} – {row.prior.removeprefix('fixed: ')}" for row in given]
+    sentence = f"Prior distributions were: {'; '.join(free)}."
+    return sentence + (f" Fixed were: {'; '.join(fixed_values)}." if fixed_values else "")
 
 
 def _family_sentence(mixture: MixtureConfig) -> str:
