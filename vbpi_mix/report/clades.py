@@ -12,7 +12,7 @@ FOLDED_BELOW = 0.5
 SHOWN_FROM = 0.01
 """Probability below which a clade is in ``splits.tsv`` only."""
 MAX_ROWS = 500
-"""Rows of a table; the rest is in ``splits.tsv`` only."""
+"""Rows of rarer clades; the rest is in ``splits.tsv`` only."""
 
 
 @dataclass(frozen=True)
@@ -57,8 +57,12 @@ def clade_table(splits: PosteriorSplits) -> CladeTable:
     """The inner splits of a posterior."""
     table, lengths = splits.table, splits.table.lengths
     assert lengths is not None  # the file has them
-    rows = np.flatnonzero(splits.sides.sum(axis=1) > 1)
-    found = [
+    inner = np.flatnonzero(splits.sides.sum(axis=1) > 1)
+    num_likely, num_known = (
+        int(np.count_nonzero(table.frequencies[inner] > least)) for least in (FOLDED_BELOW, SHOWN_FROM)
+    )
+    shown = inner[: min(num_known, num_likely + MAX_ROWS)].tolist()
+    found = tuple(
         CladeRow(
             number,
             tuple(np.flatnonzero(splits.sides[row]).tolist()),
@@ -67,13 +71,10 @@ def clade_table(splits: PosteriorSplits) -> CladeTable:
             float(lengths.mean[row]),
             (float(lengths.interval[row, 0]), float(lengths.interval[row, 1])),
         )
-        for number, row in enumerate(rows.tolist(), start=1)
-    ]
-    likely = tuple(row for row in found if row.probability > FOLDED_BELOW)
-    rarer = tuple(row for row in found[len(likely) :] if row.probability >= SHOWN_FROM)[:MAX_ROWS]
-    shown = len(likely) + len(rarer)
-    numbers = {row: number for number, row in enumerate(rows[:shown].tolist(), start=1)}
-    return CladeTable(likely, rarer, len(found) - shown, numbers)
+        for number, row in enumerate(shown, start=1)
+    )
+    numbers = {row: number for number, row in enumerate(shown, start=1)}
+    return CladeTable(found[:num_likely], found[num_likely:], len(inner) - len(shown), numbers)
 
 
 def smaller_side(side: UInt8[np.ndarray, "taxon"] | Bool[np.ndarray, "taxon"]) -> tuple[int, ...]:

@@ -42,7 +42,8 @@ def read_splits(path: Path) -> PosteriorSplits:
     """
     rows = _read_table(path, SPLIT_COLUMNS)
     try:
-        sides = np.array([[mark == "*" for mark in row[1]] for row in rows])
+        marks = np.frombuffer("".join(row[1] for row in rows).encode(), np.uint8)
+        sides = marks.reshape(len(rows), -1) == ord("*")
         numbers = np.array([row[3:] for row in rows], dtype=np.float64)
         named = {int(side.argmax()): json.loads(row[0])[0] for side, row in zip(sides, rows, strict=True)
                  if row[2] == "1"}  # fmt: skip
