@@ -102,7 +102,7 @@ def test_choices_are_those_of_the_configuration():
     assert [e.value for e in cli.RecipeName] == list(RECIPES)
 
 
-@pytest.mark.parametrize("name", ["run", "loglik", "evaluate", "compare", "sample", "datasets"])
+@pytest.mark.parametrize("name", ["run", "loglik", "evaluate", "compare", "report", "sample", "datasets"])
 def test_every_command_has_help(command, name):
     code, out, _ = command(name, "--help")
     assert code == 0

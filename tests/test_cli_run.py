@@ -125,7 +125,7 @@ def test_a_run_leaves_all_its_files(finished):
         "posterior.npz",
         *("posterior.run1.t", "posterior.run2.t", "posterior.run1.p", "posterior.run2.p"),
         *("posterior.trprobs", "consensus.con.tre", "consensus.nwk", "ccd_map.tre", "mcc.tre", "sbn_map.tre"),
-        *("splits.tsv", "credible_sets.tsv"),
+        *("splits.tsv", "credible_sets.tsv", "report.html"),
     }
     assert result["iterations"] == 600
     assert result["pareto_k"] < 0.7
@@ -221,6 +221,7 @@ def test_evaluate_can_update_the_posterior_with_more_draws(finished, command, tm
     assert {key: before[key] for key in unchanged} == {key: after[key] for key in unchanged}
     assert before["seconds"]["training"] == after["seconds"]["training"]
     assert "of 40000 draws" in (copy / "posterior.trprobs").read_text()
+    assert "of 40,000 draws" in (copy / "report.html").read_text(encoding="utf-8")
     old, new = load_final(out / "posterior.npz"), load_final(copy / "posterior.npz")
     np.testing.assert_array_equal(old.logits, new.logits)
     np.testing.assert_array_equal(old.correlations, new.correlations)

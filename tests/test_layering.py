@@ -20,6 +20,7 @@ ROWS = (
     ("objectives",),
     ("training",),
     ("results",),
+    ("report",),
     ("api", "vae"),
     ("cli", "_cli_*"),
 )

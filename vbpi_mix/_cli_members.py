@@ -103,7 +103,7 @@ def _started(directories: Sequence[RunDirectory], threads: int) -> Iterator[list
         try:
             for directory in directories:
                 messages = files.enter_context(tempfile.TemporaryFile())
-                command = [sys.executable, "-m", "vbpi_mix.cli", "run", "--resume", "--quiet"]
+                command = [sys.executable, "-m", "vbpi_mix.cli", "run", "--resume", "--quiet", "--no-report"]
                 process = subprocess.Popen(
                     [*command, "--out", str(directory.path), "--threads", str(threads)],
                     stdin=subprocess.DEVNULL,

@@ -15,6 +15,7 @@ def run_report(result: RunResult, out: Path) -> str:
     seconds = result.seconds
     directory = RunDirectory(out)
     files = (
+        directory.report,
         directory.result,
         directory.posterior_trees,
         directory.topology_probabilities,
@@ -28,7 +29,7 @@ def run_report(result: RunResult, out: Path) -> str:
             f"time                       {duration(seconds.support)} support, "
             f"{duration(seconds.training)} training ({result.iterations:,} iterations of "
             f"{result.ms_per_iteration:.2f} ms), {duration(seconds.evaluation)} evaluation",
-            "files                      " + ", ".join(str(file) for file in files),
+            "files                      " + ", ".join(str(file) for file in files if file.exists()),
         ]
     )
 

@@ -280,6 +280,9 @@ def run(
         ),
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in DIR.")] = False,
+    report: Annotated[
+        bool, typer.Option("--report/--no-report", help="Write the page report.html. [default: report]")
+    ] = True,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")] = False,
     json: Json = False,
 ) -> None:
@@ -291,7 +294,8 @@ def run(
     Writes to DIR: result.json (marginal likelihood, bounds, diagnostics), posterior.run1.t, posterior.run1.p,
     posterior.run2.t, posterior.run2.p, posterior.trprobs, consensus.con.tre, consensus.nwk, ccd_map.tre,
     mcc.tre and sbn_map.tre (trees for other programs), splits.tsv and credible_sets.tsv, config.toml,
-    metrics.jsonl and checkpoint.pt. With several runs the latter two are in DIR/run1, DIR/run2 and so on.
+    metrics.jsonl and checkpoint.pt, and report.html, a page with all of it for people. With several runs
+    metrics.jsonl and checkpoint.pt are in DIR/run1, DIR/run2 and so on.
     """
     from vbpi_mix import _cli_report, _cli_runs
     from vbpi_mix._cli_config import parse_duration
@@ -329,6 +333,10 @@ def run(
         result = _cli_runs.run(plain_options(options), out, resume, recipe, config, quiet)
     except InterruptedRunError as error:
         raise typer.Exit(128 + error.signal_number) from None
+    if report:
+        from vbpi_mix import _cli_page
+
+        _cli_page.report_after_run(out, resume)
     print_result(result.model_dump(mode="json") if json else _cli_report.run_report(result, out))
     _warn(result.num_draws, result.ess, result.pareto_k)
     if result.converged is False and result.runs:
@@ -390,6 +398,10 @@ def evaluate(
     from vbpi_mix import _cli_commands, _cli_report
 
     estimates = _cli_commands.evaluate(run, repeats, samples, per_component, seed, update)
+    if update:
+        from vbpi_mix import _cli_page
+
+        _cli_page.update_report(run)
     print_result(estimates.model_dump(mode="json") if json else _cli_report.estimates_report(estimates))
 
 
@@ -413,6 +425,37 @@ def compare(
 
     result = _cli_commands.compare(run, reference, burn_in)
     print_result(result if json else _cli_report.comparison_report(result))
+
+
+@app.command()
+def report(
+    run: Run,
+    reference: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="FILE",
+            help="Trees of another analysis to compare with, such as MrBayes' .t or BEAST's .trees; may be "
+            "repeated for several runs of it.",
+        ),
+    ] = None,
+    burn_in: Annotated[
+        float | None,
+        typer.Option(
+            min=0.0,
+            max=0.99,
+            metavar="SHARE",
+            help="Share of each reference's trees to leave out. [default: 0.25, where they are not weighted]",
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="File to write; must be new. [default: report.html in RUN]"),
+    ] = None,
+) -> None:
+    """Write the page of a finished run: verdict, tree, clades, parameters, diagnostics, methods to paste."""
+    from vbpi_mix import _cli_page
+
+    print_result(str(_cli_page.report(run, reference or [], burn_in, out)))
 
 
 @app.command()

@@ -17,6 +17,7 @@
 ``mcc.tre``               maximum clade credibility tree, for FigTree
 ``splits.tsv``            splits with probabilities and branch lengths
 ``credible_sets.tsv``     topologies of the 99% credible set
+``report.html``           all of this for people, in one page
 ========================  =============================================================================
 
 Every file appears whole or not at all (`atomic_write`), and only one process at a time writes in a
@@ -147,6 +148,11 @@ class RunDirectory:
     def credible_sets(self) -> Path:
         """Topologies of the largest credible set."""
         return self.path / "credible_sets.tsv"
+
+    @property
+    def report(self) -> Path:
+        """The page for people."""
+        return self.path / "report.html"
 
     def holds_run(self) -> bool:
         """Whether a run has written here."""
