@@ -174,7 +174,7 @@ def _fitted(
             prior_counts=prior_counts,
             max_steps=max_steps,
         ).logits
-    return Mixture(SubsplitNetworks.from_logits(mixture.support, logits), mixture.branches)
+    return Mixture(SubsplitNetworks.from_logits(mixture.support, logits), mixture.branches, mixture.model)
 
 
 def _heaviest(weights: Float64[np.ndarray, "unique"]) -> np.ndarray:
