@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from vbpi_mix.branches.network import BranchDensity, BranchFeatures
 from vbpi_mix.errors import ConfigurationError
@@ -58,12 +58,19 @@ class DataConfig(_Frozen):
     branch_prior_rate: float = Field(10.0, gt=0)
     """Rate of the exponential prior on branch lengths, per expected substitution per site."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _default_model(cls, settings: Any) -> Any:
+        if not isinstance(settings, dict) or settings.get("model"):
+            return settings
+        source = "alignment" if settings.get("dataset") is None else "dataset"
+        return {**settings, "model": DEFAULT_MODELS[source]}
+
     @field_validator("model")
     @classmethod
-    def _known_model(cls, name: str, others: ValidationInfo) -> str:
-        is_bundled = others.data.get("dataset") is not None
+    def _known_model(cls, name: str) -> str:
         try:
-            return parse_model(name or DEFAULT_MODELS["dataset" if is_bundled else "alignment"]).name
+            return parse_model(name).name
         except ConfigurationError as error:
             raise ValueError(str(error)) from None
 
