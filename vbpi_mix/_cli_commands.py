@@ -264,8 +264,8 @@ def _open(run: Path) -> tuple[Checkpoint, Mixture, Correlations]:
     analysis.use_threads(checkpoint.config.machine)
     mixture = checkpoint.state.mixture
     networks = SubsplitNetworks.from_logits(mixture.support, final.logits)
-    final_mixture = Mixture(networks, mixture.branches, mixture.model)
-    return checkpoint, final_mixture, Correlations(final.correlations, final.shifts)
+    final_mixture = Mixture(networks, mixture.branches, final.model())
+    return checkpoint, final_mixture, Correlations(final.correlations, final.shifts, final.slopes)
 
 
 def _generator(checkpoint: Checkpoint, seed: int | None) -> np.random.Generator:

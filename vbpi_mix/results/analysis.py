@@ -183,7 +183,7 @@ def evaluate(checkpoint: Checkpoint) -> Evaluation:
     config, generator = checkpoint.config, checkpoint.streams.evaluation
     likelihood, prior = likelihood_of(checkpoint), branch_prior_of(config)
     mixture, refit = checkpoint.state.mixture, None
-    correlations = Correlations.none(mixture.num_components, mixture.support)
+    correlations = Correlations.none(mixture)
     num_components, threads = config.mixture.components, config.machine.threads
     draws_per_component = max(MIN_DRAWS, config.evaluation.repeats * particles_per_component(config))
     if config.evaluation.refit:

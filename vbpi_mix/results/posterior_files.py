@@ -31,6 +31,7 @@ from vbpi_mix.results.posterior_summary import (
 from vbpi_mix.results.run_directory import RunDirectory, atomic_write, write_text
 from vbpi_mix.results.tables import credible_lines, parameter_lines, split_lines
 from vbpi_mix.training.mixture import Mixture
+from vbpi_mix.training.model_density import ModelDensity
 from vbpi_mix.trees.nexus import write_consensus, write_consensus_newick, write_tree_samples, write_trprobs
 from vbpi_mix.trees.summaries import annotated_topology, consensus_of_splits
 
@@ -50,6 +51,9 @@ class FinalPosterior:
         logits: Logits of the subsplit networks after the refit; the checkpoint has those before.
         correlations: Correlations of branch lengths (`vbpi_mix.results.correlations`); zeros without a refit.
         shifts: Shifts of the noise of branches; likewise.
+        slopes: Slopes of the noise of branches in that of a model to estimate; likewise.
+        model_table: Density of a model to estimate, after the refit (`vbpi_mix.training.model_density`);
+            of no coordinates where there is nothing to estimate.
         topologies: Distinct canonical topologies.
         log_topology_probabilities: Log of their corrected probabilities, in nats.
     """
@@ -57,6 +61,8 @@ class FinalPosterior:
     logits: Float64[np.ndarray, "component parameter"]
     correlations: Float64[np.ndarray, "component tripartition 3"]
     shifts: Float64[np.ndarray, "component parameter_and_two"]
+    slopes: Float64[np.ndarray, "component split coordinate"]
+    model_table: Float64[np.ndarray, "component coordinate coordinate_and_one"]
     topologies: Int32[np.ndarray, "unique internal 2"]
     log_topology_probabilities: Float64[np.ndarray, "unique"]
 
@@ -69,9 +75,15 @@ class FinalPosterior:
             mixture.networks.logits,
             correlations.values,
             correlations.shifts,
+            correlations.slopes,
+            np.empty((mixture.num_components, 0, 1)) if mixture.model is None else mixture.model.table,
             corrected.topologies,
             corrected.log_topology_probabilities,
         )
+
+    def model(self) -> ModelDensity | None:
+        """Density of a model to estimate; None where there is nothing to estimate."""
+        return ModelDensity(self.model_table) if self.model_table.shape[1] else None
 
 
 def write_posterior(
@@ -177,6 +189,8 @@ def save_final(path: Path, final: FinalPosterior) -> None:
             logits=final.logits,
             correlations=final.correlations,
             shifts=final.shifts,
+            slopes=final.slopes,
+            model_table=final.model_table,
             topologies=final.topologies,
             log_topology_probabilities=final.log_topology_probabilities,
         )
@@ -194,6 +208,8 @@ def load_final(path: Path) -> FinalPosterior:
                 content["logits"],
                 content["correlations"],
                 content["shifts"],
+                content["slopes"],
+                content["model_table"],
                 content["topologies"],
                 content["log_topology_probabilities"],
             )

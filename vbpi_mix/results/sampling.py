@@ -11,7 +11,7 @@ from vbpi_mix.likelihood.estimated import AnyLikelihood, EstimatedModelLikelihoo
 from vbpi_mix.likelihood.priors import ExponentialBranchPrior, log_topology_prior
 from vbpi_mix.results import _correlation_kernels as correlation_kernels
 from vbpi_mix.results.correction import UndrawnTopologies
-from vbpi_mix.results.correlations import Correlations, branches_around
+from vbpi_mix.results.correlations import Correlations, branches_around, model_noise
 from vbpi_mix.results.draws import PosteriorDraws
 from vbpi_mix.sbn._support_kernels import index_topologies
 from vbpi_mix.sbn.network import draw_topologies
@@ -52,7 +52,7 @@ def draw_posterior(
     num_components, num_taxa = mixture.num_components, mixture.support.num_taxa
     num_draws = num_components * draws_per_component
     if correlations is None:
-        correlations = Correlations.none(num_components, mixture.support)
+        correlations = Correlations.none(mixture)
     children = np.empty((num_draws, num_taxa - 2, 2), np.int32)
     log_lengths = np.empty((num_draws, 2 * num_taxa - 3))
     log_topology = np.empty((num_draws, num_components))
@@ -168,6 +168,17 @@ def _propose(
     index_topologies(support.tables, *drawn, mixture.with_psp, *index[1:])
     log_topology[:] = networks.log_probability(index)
     noise = generator.standard_normal((num_trees, num_edges))
+    of_model = np.empty((0, num_trees, num_edges))
+    if mixture.model is not None:
+        every = np.arange(mixture.num_components, dtype=np.int32)
+        models = mixture.model.draw(component_of_tree, every, generator.standard_normal(coordinates.shape))
+        coordinates[:], log_model[:] = models.coordinates, models.log_density
+        of_model = np.stack(
+            [
+                model_noise(drawn.split, slopes, models.standardised[:, a])
+                for a, slopes in enumerate(correlations.slopes)
+            ]
+        )
     if not correlations.are_none:
         around = branches_around(support, *drawn)
         correlation_kernels.correlate(
@@ -176,6 +187,8 @@ def _propose(
         correlation_kernels.add_shifts(
             component_of_tree, index.children, index.parameter_index, correlations.shifts, noise
         )
+        if len(of_model):
+            noise += of_model[component_of_tree, np.arange(num_trees)]
     work = branch_kernels.make_work(num_edges)
     branch_kernels.draw(
         branches.table, index.feature_index, component_of_tree, noise, branches.is_skewed, work, log_lengths
@@ -184,15 +197,11 @@ def _propose(
         branches.table, index.feature_index, log_lengths, np.arange(mixture.num_components, dtype=np.int32),
         branches.is_skewed, work, log_branches,
     )  # fmt: skip
-    if mixture.model is not None:
-        every = np.arange(mixture.num_components, dtype=np.int32)
-        models = mixture.model.draw(component_of_tree, every, generator.standard_normal(coordinates.shape))
-        coordinates[:], log_model[:] = models.coordinates, models.log_density
     if not correlations.are_none:
         log_ratio = np.empty_like(log_branches)
         correlation_kernels.log_ratio(
             branches.table, index.feature_index, log_lengths, branches.is_skewed, drawn.tripartition, around,
-            index.children, index.parameter_index, correlations.shifts, correlations.precision,
+            index.children, index.parameter_index, correlations.shifts, of_model, correlations.precision,
             work, log_ratio,
         )  # fmt: skip
         log_branches += log_ratio

@@ -118,6 +118,13 @@ class ModelDensity:
         """A copy of one component."""
         return ModelDensity(self.table[number : number + 1].copy())
 
+    def standardise(
+        self, coordinates: Float64[np.ndarray, "tree coordinate"], component: int
+    ) -> Float64[np.ndarray, "tree coordinate"]:
+        """Noise u that gives these coordinates under a component."""
+        inverse = np.linalg.inv(self.factor()[component])
+        return (coordinates - self.mean[component]) @ inverse.T
+
     def draw(
         self,
         generator_of_tree: Int[np.ndarray, "tree"],
