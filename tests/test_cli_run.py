@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import resource
 import shutil
 import signal
@@ -544,3 +545,32 @@ def test_a_run_can_be_repeated_from_its_configuration(finished, tmp_path, comman
         result["provenance"]["data_sha256"]
         == json.loads((out / "result.json").read_text())["provenance"]["data_sha256"]
     )
+
+
+def test_an_estimated_model_is_in_every_output(inputs, tmp_path, command):
+    out = tmp_path / "run"
+    settings = ["--support", inputs[1], "--iterations", 60, "--repeats", 2, "--posterior-samples", 40]
+    code, printed, err = command(
+        "run", inputs[0], *settings, "--model", "hky+fo+g2", "--out", out, "--quiet", "--json"
+    )
+    assert code == 0, err
+    result = json.loads(printed)
+    names = ["kappa", "pi(A)", "pi(C)", "pi(G)", "pi(T)", "alpha"]
+    assert [*result["model"]] == names
+    assert sum(result["model"][f"pi({x})"]["mean"] for x in "ACGT") == pytest.approx(1.0)
+    for one in (*result["model"].values(), result["tree_length"]):
+        assert one["hpd95"][0] < one["median"] < one["hpd95"][1]
+    assert result["provenance"]["model"] == "HKY+FO+G2"
+    assert 'model = "HKY+FO+G2"' in (out / "config.toml").read_text()
+    header = (out / "posterior.run1.p").read_text().splitlines()[1]
+    assert header.split("\t") == ["Gen", "LnL", "LnPr", "TL", *names]
+    # other commands draw from the same final density
+    code, printed, err = command("evaluate", out, "--json")
+    assert code == 0, err
+    again = json.loads(printed)
+    assert [*again["model"]] == names
+    assert again["lower_bound_10"] == pytest.approx(result["lower_bound_10"], abs=3.0)
+    assert command("sample", out, "-n", 3)[0] == 0
+    code, printed, _ = command("run", "--resume", "--out", out)
+    assert "substitution model         HKY+FO+G2" in printed
+    assert re.search(r"^kappa +\d.*95% HPD", printed, re.MULTILINE)

@@ -22,8 +22,8 @@ def run_report(result: RunResult, out: Path) -> str:
     )
     return "\n".join(
         [
-            f"substitution model         {result.provenance.model}",
             estimates_report(result),
+            f"substitution model         {result.provenance.model}",
             f"time                       {duration(seconds.support)} support, "
             f"{duration(seconds.training)} training ({result.iterations:,} iterations of "
             f"{result.ms_per_iteration:.2f} ms), {duration(seconds.evaluation)} evaluation",
