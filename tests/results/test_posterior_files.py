@@ -192,6 +192,7 @@ def test_the_final_posterior_reads_back(tmp_path, draws, corrected):
         np.random.default_rng(2).normal(size=(2, 32)),
         np.random.default_rng(3).normal(size=(2, 9, 4)),
         ModelDensity.initial(2, np.arange(4.0)).table,
+        np.random.default_rng(4).normal(size=(2, 4, 4)),
         draws.topologies,
         corrected.log_topology_probabilities,
     )
@@ -202,6 +203,7 @@ def test_the_final_posterior_reads_back(tmp_path, draws, corrected):
     np.testing.assert_array_equal(again.shifts, final.shifts)
     np.testing.assert_array_equal(again.slopes, final.slopes)
     np.testing.assert_array_equal(again.model_table, final.model_table)
+    np.testing.assert_array_equal(again.model().shapes, final.model_shapes)
     assert again.model().num_coordinates == 4
     np.testing.assert_array_equal(again.topologies, final.topologies)
     np.testing.assert_array_equal(again.log_topology_probabilities, final.log_topology_probabilities)
@@ -217,6 +219,7 @@ def test_a_missing_or_damaged_final_posterior_is_named(tmp_path, draws, correcte
         np.zeros((2, 32)),
         np.zeros((2, 9, 0)),
         np.zeros((2, 0, 1)),
+        np.zeros((2, 0, 4)),
         draws.topologies,
         corrected.log_topology_probabilities,
     )

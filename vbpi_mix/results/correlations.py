@@ -20,7 +20,7 @@ The mean d_e of a branch is a sum over up to four PCSPs, two on each side of it.
 splits the clade on a side in two, and each of the two again: such a second split, given the sister, is a
 PCSP, and adds its *shift*. A branch thus learns of the nodes next to those at its ends.
 
-Where the substitution model has free parameters, the noise u of their density (`vbpi_mix.training.
+Where the substitution model has free parameters, the normal noise u of their density (`vbpi_mix.training.
 model_density`) adds ``slope[split] . u`` to the mean of a branch: with a small shape of gamma rates, say, all
 branches are longer, those deep in the tree most.
 
@@ -136,9 +136,9 @@ def estimate_correlations(
             noise,
         )
         if mixture.model is not None and draws.coordinates is not None:
-            standardised = mixture.model.standardise(draws.coordinates, a)
-            slopes[a] = _slopes(noise, draws.topology_index, own, split, standardised, support.num_splits)
-            noise -= model_noise(split[draws.topology_index], slopes[a], standardised)
+            normal = mixture.model.normal_noise(draws.coordinates, a)
+            slopes[a] = _slopes(noise, draws.topology_index, own, split, normal, support.num_splits)
+            noise -= model_noise(split[draws.topology_index], slopes[a], normal)
         shifts[a] = _regress(noise, draws.topology_index, own, index, support.num_parameters)
         noise -= mean_noise(index, shifts[a])[draws.topology_index]
         moments = np.zeros((len(support.tripartitions), 8))
@@ -150,16 +150,16 @@ def estimate_correlations(
 def model_noise(
     split: Int32[np.ndarray, "tree edge"],
     slopes: Float64[np.ndarray, "split coordinate"],
-    standardised: Float64[np.ndarray, "tree coordinate"],
+    normal: Float64[np.ndarray, "tree coordinate"],
 ) -> Float64[np.ndarray, "tree edge"]:
     """Mean noise of every branch that one component's noise of the model makes.
 
     Args:
         split: Splits of the branches.
         slopes: Slopes of the component.
-        standardised: Noise u of the model under the component.
+        normal: Normal noise of the model under the component.
     """
-    return np.einsum("tec,tc->te", slopes[split], standardised)
+    return np.einsum("tec,tc->te", slopes[split], normal)
 
 
 def mean_noise(
@@ -200,14 +200,14 @@ def _slopes(
     topology_index: Int[np.ndarray, "draw"],
     weights: Float64[np.ndarray, "draw"],
     split: Int32[np.ndarray, "distinct edge"],
-    standardised: Float64[np.ndarray, "draw coordinate"],
+    normal: Float64[np.ndarray, "draw coordinate"],
     num_splits: int,
 ) -> Float64[np.ndarray, "split coordinate"]:
     """Slopes b of the least sum_i w_i (noise_i - c - b . u_i)^2 + r |b|^2, one split by one, with any c.
 
     The ridge r is `INDEPENDENT_DRAWS` times sum w^2 / sum w, as in `_regress`.
     """
-    regressors = np.column_stack((np.ones(len(noise)), standardised))
+    regressors = np.column_stack((np.ones(len(noise)), normal))
     size = regressors.shape[1]
     squares, products = np.zeros((num_splits, size, size)), np.zeros((num_splits, size))
     total_of_squares = np.zeros(num_splits)

@@ -54,6 +54,7 @@ class FinalPosterior:
         slopes: Slopes of the noise of branches in that of a model to estimate; likewise.
         model_table: Density of a model to estimate, after the refit (`vbpi_mix.training.model_density`);
             of no coordinates where there is nothing to estimate.
+        model_shapes: Shapes of its coordinates, likewise; of none where they are normal.
         topologies: Distinct canonical topologies.
         log_topology_probabilities: Log of their corrected probabilities, in nats.
     """
@@ -63,6 +64,7 @@ class FinalPosterior:
     shifts: Float64[np.ndarray, "component parameter_and_two"]
     slopes: Float64[np.ndarray, "component split coordinate"]
     model_table: Float64[np.ndarray, "component coordinate coordinate_and_one"]
+    model_shapes: Float64[np.ndarray, "component skewed 4"]
     topologies: Int32[np.ndarray, "unique internal 2"]
     log_topology_probabilities: Float64[np.ndarray, "unique"]
 
@@ -71,19 +73,25 @@ class FinalPosterior:
         cls, mixture: Mixture, correlations: Correlations, corrected: CorrectedPosterior
     ) -> "FinalPosterior":
         """The arrays of a refitted mixture and of what was corrected with it."""
+        model = mixture.model
         return cls(
             mixture.networks.logits,
             correlations.values,
             correlations.shifts,
             correlations.slopes,
-            np.empty((mixture.num_components, 0, 1)) if mixture.model is None else mixture.model.table,
+            np.empty((mixture.num_components, 0, 1)) if model is None else model.table,
+            np.empty((mixture.num_components, 0, 4))
+            if model is None or model.shapes is None
+            else model.shapes,
             corrected.topologies,
             corrected.log_topology_probabilities,
         )
 
     def model(self) -> ModelDensity | None:
         """Density of a model to estimate; None where there is nothing to estimate."""
-        return ModelDensity(self.model_table) if self.model_table.shape[1] else None
+        if self.model_table.shape[1] == 0:
+            return None
+        return ModelDensity(self.model_table, self.model_shapes if self.model_shapes.shape[1] else None)
 
 
 def write_posterior(
@@ -191,6 +199,7 @@ def save_final(path: Path, final: FinalPosterior) -> None:
             shifts=final.shifts,
             slopes=final.slopes,
             model_table=final.model_table,
+            model_shapes=final.model_shapes,
             topologies=final.topologies,
             log_topology_probabilities=final.log_topology_probabilities,
         )
@@ -210,6 +219,7 @@ def load_final(path: Path) -> FinalPosterior:
                 content["shifts"],
                 content["slopes"],
                 content["model_table"],
+                content["model_shapes"],
                 content["topologies"],
                 content["log_topology_probabilities"],
             )

@@ -3,9 +3,9 @@
 Training follows a noisy gradient, and leaves branch lengths independent given the topology, and of the
 substitution model. Weighted draws mend both. Branch lengths get the correlations that the draws show, with
 each other and with a model to estimate (`vbpi_mix.results.correlations`); the density of the latter gets the
-mean and covariance of the draws. For the subsplit networks, expectation-maximisation on weighted topologies
-goes straight to the networks that minimise KL(corrected || q). Two candidates are made, because neither is
-always the better:
+mean, covariance and skewness of the draws. For the subsplit networks, expectation-maximisation on weighted
+topologies goes straight to the networks that minimise KL(corrected || q). Two candidates are made, because
+neither is always the better:
 
 - *averaged*: from the topologies' corrected probabilities, starting at the tables that average over rootings;
 - *trained*: from truncated importance weights (Ionides 2008) mixed with a little of the old q, starting at
@@ -34,6 +34,7 @@ from vbpi_mix.results.draws import PosteriorDraws
 from vbpi_mix.sbn.em import fit_network, rooting_averaged_logits
 from vbpi_mix.sbn.network import SubsplitNetworks
 from vbpi_mix.sbn.support import TopologyIndex
+from vbpi_mix.training.coordinate_shapes import fit_shapes
 from vbpi_mix.training.mixture import Mixture
 from vbpi_mix.training.model_density import ModelDensity
 
@@ -109,7 +110,7 @@ def _fitted_model(
     coordinates: Float64[np.ndarray, "draw coordinate"],
     weights: Float64[np.ndarray, "draw"],
 ) -> ModelDensity:
-    """Means and covariances of the draws' models for every component, shrunk towards those of the mixture."""
+    """Densities of the draws' models for every component, moments shrunk towards those of the mixture."""
     mean, factor = model.mean.copy(), model.factor()
     covariance = factor @ factor.transpose(0, 2, 1)
     for a in range(draws.num_components):
@@ -122,7 +123,12 @@ def _fitted_model(
             centred = coordinates - own_mean
             covariance[a] += share * ((own[:, None] * centred).T @ centred - covariance[a])
             mean[a] += share * (own_mean - mean[a])
-    return ModelDensity.of_moments(mean, covariance)
+    fitted = ModelDensity.of_moments(mean, covariance)
+    shapes = [
+        fit_shapes(fitted.standardise(coordinates, a), weights * draws.responsibilities[:, a])
+        for a in range(draws.num_components)
+    ]
+    return ModelDensity(fitted.table, np.stack(shapes))
 
 
 def _subset(

@@ -175,7 +175,7 @@ def _propose(
         coordinates[:], log_model[:] = models.coordinates, models.log_density
         of_model = np.stack(
             [
-                model_noise(drawn.split, slopes, models.standardised[:, a])
+                model_noise(drawn.split, slopes, models.normal[:, a])
                 for a, slopes in enumerate(correlations.slopes)
             ]
         )

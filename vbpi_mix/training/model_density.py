@@ -10,6 +10,9 @@ is z = m + L x with standard normal noise x, and with u = L^-1 (z - m)
     log q(z) = -|u|^2 / 2 - sum_i log s_i - (C / 2) log 2 pi,
     d log q / dz = -L'^-1 u =: -w,    d log q / dm = w,    d log q / dL = w u' - diag(1 / L_ii).
 
+After training the components of u may be skewed: then x stands for normal noise, of which each is made by a
+shape of its own (`vbpi_mix.training.coordinate_shapes`) of mean zero and variance one.
+
 Coordinates are few, so this is plain numpy on all trees of a step. Adam follows the gradient as it does for
 branch lengths.
 """
@@ -22,6 +25,7 @@ import numpy as np
 from jaxtyping import Bool, Float64, Int, Int32
 
 from vbpi_mix.training._kernels import EPSILON, FIRST_DECAY, SECOND_DECAY
+from vbpi_mix.training.coordinate_shapes import Shapes, log_densities, unwarp, warp
 
 INITIAL_LOG_SCALE = -2.0
 """Log of the standard deviation of every coordinate before training."""
@@ -37,6 +41,7 @@ class ModelDraws(NamedTuple):
         log_density: log q_d(z) in nats.
         noise: x, that the generating components made z of.
         standardised: u under every component.
+        normal: The normal noise that would give z under every component: u itself where nothing is skewed.
         inverse: L^-1 of every component.
     """
 
@@ -46,19 +51,22 @@ class ModelDraws(NamedTuple):
     log_density: Float64[np.ndarray, "tree denominator"]
     noise: Float64[np.ndarray, "tree coordinate"]
     standardised: Float64[np.ndarray, "tree denominator coordinate"]
+    normal: Float64[np.ndarray, "tree denominator coordinate"]
     inverse: Float64[np.ndarray, "denominator coordinate coordinate"]
 
 
 @dataclass(frozen=True, eq=False)
 class ModelDensity:
-    """Normal densities of a model's coordinates under all components, updated in place by training.
+    """Densities of a model's coordinates under all components; training updates normal ones in place.
 
     Attributes:
         table: Of every coordinate its mean, then its row of N below the diagonal, with log s on the diagonal
             and zeros above it [component, coordinate, coordinate + 1].
+        shapes: Of the standardised coordinates [component, coordinate, 4]; None: all are normal.
     """
 
     table: Float64[np.ndarray, "component coordinate coordinate_and_one"]
+    shapes: Shapes | None = None
 
     def __post_init__(self) -> None:
         if np.triu(self.table[:, :, 1:], 1).any():
@@ -116,14 +124,22 @@ class ModelDensity:
 
     def component(self, number: int) -> "ModelDensity":
         """A copy of one component."""
+        assert self.shapes is None  # components are parted for training alone
         return ModelDensity(self.table[number : number + 1].copy())
 
     def standardise(
         self, coordinates: Float64[np.ndarray, "tree coordinate"], component: int
     ) -> Float64[np.ndarray, "tree coordinate"]:
-        """Noise u that gives these coordinates under a component."""
+        """Standardised coordinates u under a component."""
         inverse = np.linalg.inv(self.factor()[component])
         return (coordinates - self.mean[component]) @ inverse.T
+
+    def normal_noise(
+        self, coordinates: Float64[np.ndarray, "tree coordinate"], component: int
+    ) -> Float64[np.ndarray, "tree coordinate"]:
+        """The normal noise that gives these coordinates under a component."""
+        standardised = self.standardise(coordinates, component)
+        return standardised if self.shapes is None else unwarp(standardised, self.shapes[component])
 
     def draw(
         self,
@@ -139,15 +155,21 @@ class ModelDensity:
             noise: Standard normal numbers x.
         """
         factor, mean = self.factor()[denominators], self.mean[denominators]
-        coordinates = mean[generator_of_tree] + np.einsum("tij,tj->ti", factor[generator_of_tree], noise)
+        shapes = None if self.shapes is None else self.shapes[denominators]
+        own = noise if shapes is None else warp(noise, shapes[generator_of_tree])
+        coordinates = mean[generator_of_tree] + np.einsum("tij,tj->ti", factor[generator_of_tree], own)
         inverse = np.linalg.inv(factor)
         centred = coordinates[:, None] - mean
         standardised = np.einsum("dij,tdj->tdi", inverse, centred)
         log_scale = np.log(self.scale[denominators]).sum(1)
-        constant = 0.5 * self.num_coordinates * math.log(2.0 * math.pi)
-        log_density = -0.5 * (standardised**2).sum(2) - log_scale - constant
+        if shapes is None:
+            constant = 0.5 * self.num_coordinates * math.log(2.0 * math.pi)
+            log_density, normal = -0.5 * (standardised**2).sum(2) - log_scale - constant, standardised
+        else:
+            log_density = log_densities(standardised, shapes).sum(2) - log_scale
+            normal = unwarp(standardised, shapes)
         return ModelDraws(
-            coordinates, generator_of_tree, denominators, log_density, noise, standardised, inverse
+            coordinates, generator_of_tree, denominators, log_density, noise, standardised, normal, inverse
         )
 
 
@@ -170,6 +192,7 @@ def gradient(
     Returns:
         The derivatives, and which components have any.
     """
+    assert density.shapes is None  # training knows normal densities only
     denominators = draws.denominators
     at = np.arange(density.num_coordinates)
     w = np.einsum("dji,tdj->tdi", draws.inverse, draws.standardised)
