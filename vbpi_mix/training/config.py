@@ -257,6 +257,7 @@ PUBLISHED_RECIPE: dict[str, dict[str, Any]] = {
         "annealing_branch_gradient": "reparameterised",
         "topology_rate": 0.001,
         "branch_rate": 0.001,
+        "model_rate": 0.001,
         "annealing": {"kind": "linear", "initial": 0.001, "steps": 100_000},
         "decay": {"kind": "step", "ratio": 0.75, "every": 20_000},
     },
