@@ -142,7 +142,7 @@ def run_ours(name: str, alignment: Path, options: list[str], out: Path) -> dict[
     return {
         "parameters": {"TL": result["tree_length"], **result["model"]},
         "splits": split_frequencies(final.topologies, np.exp(final.log_topology_probabilities)),
-        "result": result,
+        "result": without_local_paths(result, out),
     }
 
 
@@ -193,7 +193,7 @@ def measure(name: str, alignment: Path, generations: int, options: list[str]) ->
         "mrbayes": mrbayes.version(),
         "wall_seconds": seconds,
         **side_by_side(ours, theirs),
-        "result": without_local_paths(ours["result"]),
+        "result": ours["result"],
     }
 
 
