@@ -56,6 +56,7 @@ def measure(num_taxa: int, threads: int, folder: Path) -> dict[str, Any]:
     fit(
         alignment,
         sample,
+        model="JC",
         optimisation={"iterations": ITERATIONS[num_taxa]},
         machine={"threads": threads, "dtype": "float32", "log_every": 50},
         report=lambda p: trace.append((p.step, p.bound, p.inverse_temperature, p.seconds)),

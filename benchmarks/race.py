@@ -228,7 +228,7 @@ def ours(
     alignment = str(dataset_info(dataset).alignment_path)
     settings = ["--iterations", str(iterations), "--repeats", str(repeats), "--seed", str(seed)]
     with tempfile.TemporaryDirectory(prefix="race-") as folder:
-        arguments = [alignment, *settings, *options, "--quiet"]
+        arguments = [alignment, "--model", "JC", *settings, *options, "--quiet"]
         measured = run_program(dataset, arguments, Path(folder) / "run")
     return {
         "dataset": dataset,

@@ -222,11 +222,16 @@ def test_a_dataset_can_be_named_in_place_of_an_alignment(command):
                 "torch",
                 "--device",
                 "abacus",
+                "--model",
+                "JC",
                 "--out",
                 "OUT",
             ],
             "abacus",
         ),
+        (["run", "ALIGNMENT", "--engine", "torch", "--out", "OUT"], "torch engine takes no model with param"),
+        (["run", "ALIGNMENT", "--model", "WAG", "--out", "OUT"], "--model: Model 'WAG': expected one of JC"),
+        (["loglik", "ALIGNMENT", TREE, "--model", "HKY+G4"], "parameters to estimate (kappa, alpha)"),
         (["run", "--dataset", "DS1", "--threads", "0", "--out", "OUT"], "--threads"),
         (["run", "--resume", "--out", "OUT"], "expected the directory of a run, but there is none"),
         (["run", "ALIGNMENT", "--support", "missing.trees", "--out", "OUT"], "missing.trees"),
@@ -366,6 +371,9 @@ def test_a_continued_run_may_change_what_cannot_change_its_results():
     assert continued_config(config, given).mixture == config.mixture
     with pytest.raises(ConfigurationError, match="--sampled: this run was started with 1, not 2"):
         continued_config(config, settings_of_options({"sampled": 2}))
+    assert continued_config(config, settings_of_options({"model": "jc69"})).data.model == "JC"
+    with pytest.raises(ConfigurationError, match=r"--model: this run was started with JC, not HKY\+F"):
+        continued_config(config, settings_of_options({"model": "hky"}))
     with pytest.raises(ConfigurationError, match="--support: this run was started with its default, not /x"):
         continued_config(config, settings_of_options({"support": Path("/x")}))
     torch = resolve_config(settings_of_options({"dataset": "DS1", "engine": "torch"}))

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import resource
 import shutil
 import signal
@@ -33,6 +34,7 @@ VBPI_MIX = [sys.executable, "-m", "vbpi_mix.cli"]
 PATIENCE = 300
 """Seconds that something may take on a busy machine where nothing is compiled yet."""
 QUICK = ["--iterations", "600", "--repeats", "10", "--posterior-samples", "200", "--log-every", "50"]
+JC = ["--model", "JC"]
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +77,7 @@ def finished(inputs, tmp_path_factory):
     """Directory of a finished run of two components, and what it printed."""
     alignment, trees = inputs
     out = tmp_path_factory.mktemp("finished") / "run"
-    arguments = ["run", alignment, "--support", trees, "--out", out, "--components", 2, *QUICK, "--json"]
+    arguments = ["run", alignment, "--support", trees, "--out", out, "--components", 2, *QUICK, *JC, "--json"]
     printed = subprocess.run([*VBPI_MIX, *single(arguments)], capture_output=True, text=True, check=False)
     assert printed.returncode == 0, printed.stderr
     return out, printed
@@ -249,7 +251,7 @@ def test_compare_with_the_runs_own_corrected_posterior(finished, command):
 
 def test_compare_says_why_a_posterior_is_absent_or_equal(inputs, finished, tmp_path, command):
     reference = ["--reference", finished[0] / "posterior.trprobs"]
-    settings = ["--support", inputs[1], "--iterations", 5, "--repeats", 2, "--no-refit", "--quiet"]
+    settings = ["--support", inputs[1], "--iterations", 5, "--repeats", 2, "--no-refit", "--quiet", *JC]
     out = tmp_path / "run"
     assert command("run", inputs[0], *settings, "--out", out)[0] == 0
     printed = command("compare", out, *reference)[1]
@@ -270,7 +272,7 @@ def test_compare_says_why_a_posterior_is_absent_or_equal(inputs, finished, tmp_p
 
 def test_an_unreliable_posterior_is_warned_of(inputs, tmp_path, command):
     # Ten draws of a mixture that is hardly trained.
-    settings = ["--support", inputs[1], "--iterations", 5, "--repeats", 2, "--samples", 5, "--quiet"]
+    settings = ["--support", inputs[1], "--iterations", 5, "--repeats", 2, "--samples", 5, "--quiet", *JC]
     out = tmp_path / "run"
     code, _, err = command("run", inputs[0], *settings, "--out", out)
     assert code == 0
@@ -351,7 +353,7 @@ cli.main()
 
 def test_a_killed_run_continues_bit_for_bit(inputs, tmp_path, command):
     alignment, trees = inputs
-    settings = ["--support", trees, "--components", 2, "--estimator", "s2a", "--seed", 3, "--quiet"]
+    settings = ["--support", trees, "--components", 2, "--estimator", "s2a", "--seed", 3, "--quiet", *JC]
     settings += ["--iterations", 500, "--repeats", 2, "--posterior-samples", 50, "--log-every", 10]
     straight, killed = tmp_path / "straight", tmp_path / "killed"
     assert command("run", alignment, *settings, "--out", straight)[0] == 0
@@ -382,7 +384,7 @@ def test_a_killed_run_continues_bit_for_bit(inputs, tmp_path, command):
 @pytest.mark.parametrize("content", [None, "", "{damaged\n", '{"iteration": 5}\n'])
 def test_a_run_continues_without_its_metrics(inputs, tmp_path, command, content):
     out = tmp_path / "run"
-    settings = ["--support", inputs[1], "--iterations", 60, "--repeats", 2, "--log-every", 20, "--quiet"]
+    settings = ["--support", inputs[1], "--iterations", 60, "--repeats", 2, "--log-every", 20, "--quiet", *JC]
     assert command("run", inputs[0], *settings, "--out", out)[0] == 0
     (out / "result.json").unlink()
     if content is None:
@@ -400,7 +402,7 @@ def test_a_run_continues_without_its_metrics(inputs, tmp_path, command, content)
 
 def test_threads_of_the_torch_engine_are_torchs(inputs, tmp_path, command):
     before = torch.get_num_threads()
-    settings = ["--support", inputs[1], "--iterations", 2, "--repeats", 2, "--quiet"]
+    settings = ["--support", inputs[1], "--iterations", 2, "--repeats", 2, "--quiet", *JC]
     try:
         code, _, err = command(
             "run", inputs[0], *settings, "--engine", "torch", "--threads", before + 1, "--out", tmp_path / "x"
@@ -468,7 +470,7 @@ def test_a_full_disk_is_one_message(inputs, tmp_path):
 
 def test_a_bound_that_is_not_finite_is_one_message_and_its_state_is_saved(inputs, tmp_path, command, recwarn):
     out = tmp_path / "run"
-    settings = ["--support", inputs[1], "--branch-rate", 300, "--log-every", 1000]
+    settings = ["--support", inputs[1], "--branch-rate", 300, "--log-every", 1000, *JC]
     code, _, err = command("run", inputs[0], *settings, "--iterations", 1000, "--out", out)
     assert code == 2
     step = torch.load(out / "checkpoint.pt", weights_only=True)["step"]
@@ -506,7 +508,7 @@ def test_an_alignment_alone_gets_its_support_from_iqtree(tmp_path, command, requ
     whole = load_dataset("DS1")
     part = Alignment(whole.taxa[:7], whole.states[:7, :400], "part of DS1")
     write_fasta(part, tmp_path / "seven.fasta")
-    settings = ["--iterations", "20", "--repeats", "2", "--json"]
+    settings = ["--iterations", "20", "--repeats", "2", "--json", *JC]
     out, again = tmp_path / "run", tmp_path / "again"
     code, printed, err = command("run", tmp_path / "seven.fasta", "--out", out, *settings)
     assert code == 0, err
@@ -524,7 +526,7 @@ def test_an_alignment_alone_gets_its_support_from_iqtree(tmp_path, command, requ
 
 def test_six_taxa_need_no_iqtree(inputs, tmp_path, command, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
-    settings = ["--iterations", "20", "--repeats", "2", "--json"]
+    settings = ["--iterations", "20", "--repeats", "2", "--json", *JC]
     code, printed, err = command("run", inputs[0], "--out", tmp_path / "run", *settings)
     assert code == 0, err
     assert "from 105 topologies" in err
@@ -543,3 +545,32 @@ def test_a_run_can_be_repeated_from_its_configuration(finished, tmp_path, comman
         result["provenance"]["data_sha256"]
         == json.loads((out / "result.json").read_text())["provenance"]["data_sha256"]
     )
+
+
+def test_an_estimated_model_is_in_every_output(inputs, tmp_path, command):
+    out = tmp_path / "run"
+    settings = ["--support", inputs[1], "--iterations", 60, "--repeats", 2, "--posterior-samples", 40]
+    code, printed, err = command(
+        "run", inputs[0], *settings, "--model", "hky+fo+g2", "--out", out, "--quiet", "--json"
+    )
+    assert code == 0, err
+    result = json.loads(printed)
+    names = ["kappa", "pi(A)", "pi(C)", "pi(G)", "pi(T)", "alpha"]
+    assert [*result["model"]] == names
+    assert sum(result["model"][f"pi({x})"]["mean"] for x in "ACGT") == pytest.approx(1.0)
+    for one in (*result["model"].values(), result["tree_length"]):
+        assert one["hpd95"][0] < one["median"] < one["hpd95"][1]
+    assert result["provenance"]["model"] == "HKY+FO+G2"
+    assert 'model = "HKY+FO+G2"' in (out / "config.toml").read_text()
+    header = (out / "posterior.run1.p").read_text().splitlines()[1]
+    assert header.split("\t") == ["Gen", "LnL", "LnPr", "TL", *names]
+    # other commands draw from the same final density
+    code, printed, err = command("evaluate", out, "--json")
+    assert code == 0, err
+    again = json.loads(printed)
+    assert [*again["model"]] == names
+    assert again["lower_bound_10"] == pytest.approx(result["lower_bound_10"], abs=3.0)
+    assert command("sample", out, "-n", 3)[0] == 0
+    code, printed, _ = command("run", "--resume", "--out", out)
+    assert "substitution model         HKY+FO+G2" in printed
+    assert re.search(r"^kappa +\d.*95% HPD", printed, re.MULTILINE)

@@ -23,8 +23,9 @@ from vbpi_mix.trees.samples import read_tree_draws, read_tree_sample
 VBPI_MIX = [sys.executable, "-m", "vbpi_mix.cli"]
 PATIENCE = 300
 """Seconds that something may take on a busy machine where nothing is compiled yet."""
-QUICK = ["--iterations", "600", "--repeats", "10", "--posterior-samples", "200", "--log-every", "5"]
-ENDLESS = ["--iterations", "1000000", "--log-every", "10", "--checkpoint-seconds", "0.1"]
+JC = ["--model", "JC"]
+QUICK = ["--iterations", "600", "--repeats", "10", "--posterior-samples", "200", "--log-every", "5", *JC]
+ENDLESS = ["--iterations", "1000000", "--log-every", "10", "--checkpoint-seconds", "0.1", *JC]
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +109,9 @@ def test_every_run_has_a_complete_directory(finished):
         *("posterior.run1.t", "posterior.run2.t", "posterior.run1.p", "posterior.run2.p"),
         *("consensus.con.tre", "consensus.nwk", "ccd_map.tre", "mcc.tre", "sbn_map.tre"),
     }
-    assert {path.name for path in out.iterdir()} == common | {"run1", "run2", "support.trees.tsv.gz"}
+    assert {path.name for path in out.iterdir()} == common | {
+        *("run1", "run2", "support.trees.tsv.gz", "report.html")
+    }
     own = common | {"metrics.jsonl", "checkpoint.pt", "posterior.npz"}
     for name in ("run1", "run2"):
         assert {path.name for path in (out / name).iterdir()} == own
@@ -350,7 +353,7 @@ def test_a_full_disk_is_one_message(alignment, tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"version": 0}, "expected a checkpoint of version 1, got version 0"),
+        ({"version": 1}, "expected a checkpoint of version 2, got version 1"),
         ({"config": '{"seed": 1, "novelty": 3}'}, "expected a checkpoint of this version of vbpi-mix"),
         ({"state": {}}, "expected a checkpoint of this version of vbpi-mix"),
     ],

@@ -55,10 +55,11 @@ def rehearse(directory: RunDirectory) -> Pace:
     small = EvaluationConfig(repeats=2, samples=25, posterior_samples=2, refit=config.evaluation.refit)
     checkpoint = replace(checkpoint, config=config.model_copy(update={"evaluation": small}))
     engine, settings = analysis.make_engine(checkpoint), StepSettings.of_step(0, config.optimisation)
-    num_taxa = checkpoint.patterns.num_taxa
+    num_taxa, num_coordinates = checkpoint.patterns.num_taxa, checkpoint.state.mixture.num_coordinates
 
     def step() -> None:
-        engine.step(StepDraw.from_streams(checkpoint.streams, config.mixture, num_taxa), settings)
+        draw = StepDraw.from_streams(checkpoint.streams, config.mixture, num_taxa, num_coordinates)
+        engine.step(draw, settings)
 
     step()
     num_steps, seconds_of_steps = 0, 0.0

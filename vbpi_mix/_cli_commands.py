@@ -11,7 +11,8 @@ from vbpi_mix.alignment import Alignment, read_alignment
 from vbpi_mix.datasets import dataset_info, dataset_names, load_dataset
 from vbpi_mix.errors import AlignmentError, ConfigurationError, NonFiniteError, TreeFormatError
 from vbpi_mix.likelihood.base import make_likelihood
-from vbpi_mix.likelihood.models import jc69
+from vbpi_mix.likelihood.model_names import parse_model
+from vbpi_mix.likelihood.model_parameters import make_transform
 from vbpi_mix.patterns import compress
 from vbpi_mix.results import analysis
 from vbpi_mix.results.comparison import Agreement, compare_drawn, compare_exact, compare_splits
@@ -69,16 +70,24 @@ def read_named_data(data: str) -> Alignment:
     return read_alignment(data)
 
 
-def log_likelihood(data: str, tree: str, with_gradient: bool) -> dict[str, Any]:
-    """Log-likelihood of a tree under JC69 in nats, with its derivatives if wanted, as plain values.
+def log_likelihood(data: str, tree: str, with_gradient: bool, model: str = "JC") -> dict[str, Any]:
+    """Log-likelihood of a tree in nats, with its derivatives if wanted, as plain values.
 
     Raises:
-        VbpiMixError: Data or tree cannot be read or do not fit each other.
+        VbpiMixError: Data or tree cannot be read or do not fit each other; or the model has free parameters.
     """
+    spec = parse_model(model)
     alignment = read_named_data(data)
     one = _read_tree(tree, alignment.taxa)
     assert one.branch_lengths is not None  # the reader has seen to it
-    likelihood = make_likelihood(compress(alignment), jc69())
+    patterns = compress(alignment)
+    transform = make_transform(spec, patterns)
+    if transform.num_coordinates:
+        raise ConfigurationError(
+            f"--model: {spec.name} has parameters to estimate ({', '.join(transform.parameter_names)}), and "
+            "the likelihood is of given ones: fix them in braces, as in HKY{2.5}+F{0.3,0.2,0.15,0.35}+G4{0.5}"
+        )
+    likelihood = make_likelihood(patterns, transform.model())
     children, branch_lengths = one.children[None], one.branch_lengths[None]
     value = float(likelihood.value(children, branch_lengths)[0])
     if value == -np.inf:

@@ -15,12 +15,14 @@ from vbpi_mix._cli_settings import (
     value_at,
 )
 from vbpi_mix.errors import ConfigurationError
+from vbpi_mix.likelihood.model_names import parse_model
 from vbpi_mix.training.config import PUBLISHED_RECIPE, RunConfig
 
 OPTION_FIELDS: dict[str, tuple[str, ...]] = {
     "alignment": ("data", "alignment"),
     "dataset": ("data", "dataset"),
     "support": ("data", "support"),
+    "model": ("data", "model"),
     "components": ("mixture", "components"),
     "sampled": ("mixture", "sampled"),
     "estimator": ("mixture", "estimator"),
@@ -91,6 +93,9 @@ def continued_config(config: RunConfig, settings: Mapping[str, Any]) -> RunConfi
     Raises:
         ConfigurationError: Another option differs from the run's; named.
     """
+    model = value_at(settings, ("data", "model"))
+    if model is not None:
+        settings = merge(settings, {"data": {"model": parse_model(model).name}})
     stored = config.model_dump(mode="json")
     stored["mixture"]["sampled"] = config.mixture.num_sampled
     free = {"checkpoint_seconds", "max_rounds", "budget"}

@@ -6,7 +6,7 @@ from typing import Any
 
 from vbpi_mix._cli_progress import duration
 from vbpi_mix.results.diagnostics import PARETO_K_GOOD
-from vbpi_mix.results.result import Estimates, RunResult
+from vbpi_mix.results.result import Estimates, RunResult, Summary
 from vbpi_mix.results.run_directory import RunDirectory
 
 
@@ -26,6 +26,7 @@ def run_report(result: RunResult, out: Path) -> str:
             *([result.verdict] if result.verdict else []),
             estimates_report(result),
             *_member_lines(result),
+            f"substitution model         {result.provenance.model}",
             f"time                       {duration(seconds.support)} support, "
             f"{duration(seconds.training)} training ({result.iterations:,} iterations of "
             f"{result.ms_per_iteration:.2f} ms), {duration(seconds.evaluation)} evaluation",
@@ -50,6 +51,8 @@ def estimates_report(estimates: Estimates) -> str:
         f"topologies                 {topologies.distinct:,} drawn, holding "
         f"{100 * topologies.drawn_mass:.2f}% of the mixture; posterior {topologies.correction.value}",
     ]
+    lines.append(f"tree length                {_summary(estimates.tree_length)}")
+    lines += [f"{name:<26} {_summary(parameter)}" for name, parameter in estimates.model.items()]
     shares = estimates.components.weight_share
     if len(shares) > 1:
         lines.append(
@@ -112,6 +115,12 @@ def datasets_report(content: list[dict[str, Any]]) -> str:
             )
         )
     return _table(rows)
+
+
+def _summary(one: Summary) -> str:
+    """Mean, deviation and interval of a parameter."""
+    low, high = one.hpd95
+    return f"{one.mean:.4g} (standard deviation {one.sd:.2g}, 95% HPD {low:.4g} to {high:.4g})"
 
 
 def _judged(pareto_k: float | None) -> str:

@@ -208,6 +208,7 @@ def _finish(checkpoint: Checkpoint, directory: RunDirectory, progress: Progress)
             command=read_command(directory.config) or sys.argv,
             data=str(config.data.dataset or config.data.alignment),
             data_sha256=analysis.data_digest(patterns),
+            model=config.data.model,
             support=checkpoint.sample.source,
             num_taxa=patterns.num_taxa,
             num_sites=round(patterns.num_sites),

@@ -46,6 +46,8 @@ def fit(
     trees: TreeSample,
     *,
     seed: int = 0,
+    model: str = "",
+    priors: Mapping[str, Any] | None = None,
     mixture: Mapping[str, Any] | None = None,
     optimisation: Mapping[str, Any] | None = None,
     evaluation: Mapping[str, Any] | None = None,
@@ -58,6 +60,8 @@ def fit(
         alignment: The data.
         trees: Trees that the support is built from, of the same taxa in the same order.
         seed: Seed of all random streams; the same seed gives the same posterior.
+        model: Substitution model, as IQ-TREE names it, such as ``HKY+F`` or ``JC``; by default GTR+F+G4.
+        priors: Settings of `vbpi_mix.training.config.PriorsConfig`: of the model's free parameters.
         mixture: Settings of `vbpi_mix.training.config.MixtureConfig`, such as ``{"components": 3}``.
         optimisation: Settings of `OptimisationConfig`, such as ``{"iterations": 2000}``.
         evaluation: Settings of `EvaluationConfig`.
@@ -74,7 +78,7 @@ def fit(
         {
             "seed": seed,
             "runs": {"number": 1, "max_rounds": 1},
-            "data": {"alignment": Path(alignment.source)},
+            "data": {"alignment": Path(alignment.source), "model": model, "priors": dict(priors or {})},
             "mixture": dict(mixture or {}),
             "optimisation": dict(optimisation or {}),
             "evaluation": dict(evaluation or {}),

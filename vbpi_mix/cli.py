@@ -61,12 +61,6 @@ class RecipeName(StrEnum):
     PUBLISHED = "published"
 
 
-class ModelName(StrEnum):
-    """Substitution models."""
-
-    JC = "JC"
-
-
 class TreeFormatName(StrEnum):
     """Formats of sampled trees."""
 
@@ -108,6 +102,14 @@ def run(
             metavar="FILE",
             help="Trees that the support is built from: Newick, NEXUS or a table. "
             "[default: bundled trees, or IQ-TREE's bootstrap trees]",
+        ),
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Substitution model, as IQ-TREE names it: HKY+F, GTR+FO+I+G4, K80{2.5}. "
+            "[default: GTR+F+G4; JC for --dataset]",
         ),
     ] = None,
     components: Annotated[
@@ -305,6 +307,7 @@ def run(
         "alignment": alignment,
         "dataset": dataset,
         "support": support,
+        "model": model,
         "components": components,
         "sampled": sampled,
         "estimator": estimator,
@@ -348,15 +351,18 @@ def loglik(
     data: Annotated[str, typer.Argument(metavar="ALIGNMENT|DATASET", help="Alignment, or DS1 to DS8.")],
     tree: Annotated[str, typer.Argument(help="File with one tree, or its Newick text.")],
     model: Annotated[
-        ModelName, typer.Option(case_sensitive=False, help="Substitution model.")
-    ] = ModelName.JC,
+        str,
+        typer.Option(
+            metavar="NAME", help="Substitution model with fixed parameters, such as K80{2.5}+G4{0.5}."
+        ),
+    ] = "JC",
     gradient: Annotated[bool, typer.Option("--gradient", help="Add the derivative by branch.")] = False,
     json: Json = False,
 ) -> None:
     """Print the log-likelihood of a tree with branch lengths, in nats."""
     from vbpi_mix import _cli_commands, _cli_report
 
-    result = _cli_commands.log_likelihood(data, tree, gradient)
+    result = _cli_commands.log_likelihood(data, tree, gradient, model)
     print_result(result if json else _cli_report.likelihood_report(result))
 
 

@@ -45,6 +45,8 @@ Legend of the axis names (terms are in ``docs/glossary.md``):
 ``channel``, ``channels`` feature maps, or channels of a convolution
 ``row``                   what a network maps one by one: draws of latent variables, of all images
 ``coordinate``            free parameters of a substitution model on the unconstrained scale
+``coordinate_and_one``    a mean, and a row of a triangular factor with an entry for each coordinate
+``skewed``                coordinates whose density is skewed: all or none
 ``reported``              parameters of a substitution model as people report them
 ``*batch``                independent problems of the same shape
 ``*draws``                draws of each image, in an array of any shape

@@ -1,5 +1,7 @@
 """Free parameters of models: known values, priors that integrate to one, derivatives, the discrete gamma."""
 
+import math
+
 import mpmath
 import numpy as np
 import pytest
@@ -189,3 +191,20 @@ def test_empirical_frequencies():
 def test_a_bad_prior_is_refused():
     with pytest.raises(ValueError, match="shape_rate of a prior must be positive and finite, got 0"):
         ModelPriors(shape_rate=0.0)
+
+
+@pytest.mark.parametrize("name", [*ALL, "JC", "HKY{2}+F", "GTR{1,2,3,4,5}+FQ+I{0.1}+G4{0.5}"])
+def test_densities_of_the_parameters_themselves_are_flat_but_for_the_shape(transform_of, name):
+    transform = transform_of(name)
+    assert parse_model(name).is_estimated == (transform.num_coordinates > 0)
+    coordinates = np.random.default_rng(2).normal(size=(5, transform.num_coordinates))
+    named = dict(zip(transform.parameter_names, transform.named_parameters(coordinates).T, strict=True))
+    num_rates = sum(key.startswith("r(") for key in named) or 1 + sum(
+        key.startswith("kappa") for key in named
+    )
+    num_frequencies = sum(key.startswith("pi(") for key in named)
+    expected = np.zeros(5) + math.lgamma(num_rates) + math.lgamma(max(1, num_frequencies))
+    if "alpha" in named:
+        expected -= named["alpha"]
+    density = transform.log_prior(coordinates) - transform.log_jacobian(coordinates)
+    np.testing.assert_allclose(density, expected, atol=1e-12)

@@ -66,6 +66,26 @@ def test_the_parts_of_the_draws_are_the_runs(runs):
         np.testing.assert_allclose(corrected.draw_weights[part], run.corrected.draw_weights / 2)
 
 
+def test_parameters_of_the_model_stay_with_their_draws(runs):
+    rng = np.random.default_rng(7)
+    own = []
+    for run in runs:
+        coordinates = rng.normal(size=(run.draws.num_draws, 2))
+        draws = dataclasses.replace(
+            run.draws,
+            coordinates=coordinates,
+            model_parameters=("kappa",),
+            traces={**run.draws.traces, "kappa": np.exp(coordinates[:, 0])},
+        )
+        own.append(dataclasses.replace(run, draws=draws))
+    draws, corrected = combine(own)
+    np.testing.assert_array_equal(draws.coordinates, np.concatenate([run.draws.coordinates for run in own]))
+    np.testing.assert_array_equal(draws.traces["kappa"], np.exp(draws.coordinates[:, 0]))
+    together = estimate(draws, corrected, 500).model["kappa"]
+    each = [estimate(run.draws, run.corrected, 500).model["kappa"] for run in own]
+    assert together.mean == pytest.approx(np.mean([one.mean for one in each]))
+
+
 def test_estimates_are_those_of_all_runs(runs, toys):
     draws, corrected = combine(runs)
     together = estimate(draws, corrected, 500)

@@ -26,7 +26,7 @@ def correlations(support):
     values = rng.uniform(-0.45, 0.45, (2, len(support.tripartitions), 3))
     shifts = rng.normal(0.0, 0.4, (2, support.num_parameters + 2))
     shifts[:, : support.num_splits] = shifts[:, -2:] = 0.0
-    return Correlations(values, shifts)
+    return Correlations(values, shifts, np.zeros((2, support.num_splits, 0)))
 
 
 def mean_noise(support, index, shifts):
@@ -144,10 +144,11 @@ def test_log_ratio_is_that_of_dense_gaussians(support, mixture, correlations):
     index = support.index(children, mixture.with_psp)
     log_lengths = np.random.default_rng(6).normal(-3.0, 0.8, (6, 9))
     ratio = np.empty((6, 2))
+    of_model = np.random.default_rng(8).normal(0.0, 0.3, (2, 6, 9))
     kernels.log_ratio(
         mixture.branches.table, index.feature_index, log_lengths, True, tripartition, around,
-        index.children, index.parameter_index, correlations.shifts, correlations.precision, make_work(9),
-        ratio,
+        index.children, index.parameter_index, correlations.shifts, of_model, correlations.precision,
+        make_work(9), ratio,
     )  # fmt: skip
     location, log_scale, skew = np.moveaxis(mixture.branches.branch_parameters(index.feature_index), -1, 0)
     noise = densities.inverse(log_lengths, location, log_scale, skew)
@@ -155,7 +156,7 @@ def test_log_ratio_is_that_of_dense_gaussians(support, mixture, correlations):
         mean = mean_noise(support, index, correlations.shifts[a])
         for t in range(6):
             covariance = dense_covariance(correlations, a, tripartition[t], around[t], 9)
-            x, y = noise[a, t], noise[a, t] - mean[t]
+            x, y = noise[a, t], noise[a, t] - mean[t] - of_model[a, t]
             expected = -0.5 * (y @ np.linalg.solve(covariance, y) - x @ x + np.linalg.slogdet(covariance)[1])
             assert ratio[t, a] == pytest.approx(expected, rel=1e-9, abs=1e-9)
 
@@ -312,7 +313,8 @@ def test_correlated_draws_have_the_density_of_the_change_of_variables(support, m
     kernels.log_ratio(
         mixture.branches.table, every.feature_index, log_lengths, True,
         np.repeat(tripartition, num_draws, axis=0), np.repeat(around, num_draws, axis=0), every.children,
-        every.parameter_index, correlations.shifts, correlations.precision, make_work(9), ratio,
+        every.parameter_index, correlations.shifts, np.empty((0, 0, 9)), correlations.precision,
+        make_work(9), ratio,
     )  # fmt: skip
     margins = np.stack([densities.log_density(log_lengths, *parameters[:, a]).sum(-1) for a in range(2)], 1)
     log_q = margins + ratio
@@ -333,4 +335,4 @@ def test_correlated_draws_have_the_density_of_the_change_of_variables(support, m
 @pytest.mark.parametrize("values", [(1.0, 0.0, 0.0), (-0.9, -0.9, -0.9)])
 def test_matrices_that_are_not_positive_definite_are_refused(values):
     with pytest.raises(ValueError, match="positive definite"):
-        Correlations(np.array([[values]]), np.zeros((1, 4)))
+        Correlations(np.array([[values]]), np.zeros((1, 4)), np.zeros((1, 3, 0)))

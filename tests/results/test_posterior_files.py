@@ -11,6 +11,7 @@ from vbpi_mix.errors import RunDirectoryError
 from vbpi_mix.results import correction, posterior_files
 from vbpi_mix.results.posterior_summary import credible_sets, halves, sbn_mode
 from vbpi_mix.results.run_directory import RunDirectory
+from vbpi_mix.training.model_density import ModelDensity
 from vbpi_mix.trees.ccd import conditional_clade_distribution
 from vbpi_mix.trees.samples import read_tree_draws, read_tree_sample
 from vbpi_mix.trees.summaries import split_table
@@ -189,6 +190,9 @@ def test_the_final_posterior_reads_back(tmp_path, draws, corrected):
         np.random.default_rng(0).normal(size=(2, 30)),
         np.random.default_rng(1).uniform(-0.5, 0.5, (2, 7, 3)),
         np.random.default_rng(2).normal(size=(2, 32)),
+        np.random.default_rng(3).normal(size=(2, 9, 4)),
+        ModelDensity.initial(2, np.arange(4.0)).table,
+        np.random.default_rng(4).normal(size=(2, 4, 4)),
         draws.topologies,
         corrected.log_topology_probabilities,
     )
@@ -197,6 +201,10 @@ def test_the_final_posterior_reads_back(tmp_path, draws, corrected):
     np.testing.assert_array_equal(again.logits, final.logits)
     np.testing.assert_array_equal(again.correlations, final.correlations)
     np.testing.assert_array_equal(again.shifts, final.shifts)
+    np.testing.assert_array_equal(again.slopes, final.slopes)
+    np.testing.assert_array_equal(again.model_table, final.model_table)
+    np.testing.assert_array_equal(again.model().shapes, final.model_shapes)
+    assert again.model().num_coordinates == 4
     np.testing.assert_array_equal(again.topologies, final.topologies)
     np.testing.assert_array_equal(again.log_topology_probabilities, final.log_topology_probabilities)
 
@@ -209,6 +217,9 @@ def test_a_missing_or_damaged_final_posterior_is_named(tmp_path, draws, correcte
         np.ones((2, 30)),
         np.zeros((2, 7, 3)),
         np.zeros((2, 32)),
+        np.zeros((2, 9, 0)),
+        np.zeros((2, 0, 1)),
+        np.zeros((2, 0, 4)),
         draws.topologies,
         corrected.log_topology_probabilities,
     )

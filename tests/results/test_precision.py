@@ -14,7 +14,7 @@ def test_single_precision_is_for_training_alone(tmp_path):
     full = load_dataset("DS1")
     alignment = Alignment(full.taxa[:5], full.states[:5, :100].copy(), "part of DS1")
     config = RunConfig(
-        data=DataConfig(alignment=tmp_path / "part.fasta"), machine=MachineConfig(dtype="float32")
+        data=DataConfig(alignment=tmp_path / "part.fasta", model="JC"), machine=MachineConfig(dtype="float32")
     )
     checkpoint = start_run(config, alignment)
     trees = checkpoint.sample.children, np.full((len(checkpoint.sample.children), 7), 0.1)

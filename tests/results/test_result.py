@@ -28,6 +28,7 @@ def run_result(draws):
             command=["vbpi-mix", "run"],
             data="DS1",
             data_sha256="0" * 64,
+            model="JC",
             support="trees.nex",
             num_taxa=6,
             num_sites=20,

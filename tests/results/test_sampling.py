@@ -125,7 +125,8 @@ def dependent(support, correlation):
     """The same correlation everywhere, and other shifts for every component and PCSP."""
     shifts = np.random.default_rng(9).normal(0.0, 0.2, (2, support.num_parameters + 2))
     shifts[:, -2:] = 0.0
-    return Correlations(np.full((2, len(support.tripartitions), 3), correlation), shifts)
+    slopes = np.zeros((2, support.num_splits, 0))
+    return Correlations(np.full((2, len(support.tripartitions), 3), correlation), shifts, slopes)
 
 
 def test_draws_do_not_depend_on_the_threads(mixture, patterns, prior, monkeypatch):

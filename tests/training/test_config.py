@@ -3,6 +3,7 @@
 import pytest
 from pydantic import ValidationError
 
+from vbpi_mix.likelihood.model_parameters import ModelPriors
 from vbpi_mix.objectives.estimators import Estimator
 from vbpi_mix.objectives.gradients import BranchGradient
 from vbpi_mix.training.config import (
@@ -32,6 +33,9 @@ DATA = {"data": {"dataset": "DS1"}}
         ({**DATA, "optimisation": {"iterations": 0}}, "greater than or equal to 1"),
         ({**DATA, "optimisation": {"branch_rate": float("inf")}}, "finite number"),
         ({**DATA, "data": {"dataset": "DS1", "branch_prior_rate": float("nan")}}, "finite number"),
+        ({"data": {"dataset": "DS1", "model": "HKY+FF"}}, r"cannot read \+FF"),
+        ({"data": {"dataset": "DS1", "priors": {"shape_rate": 0.0}}}, "greater than 0"),
+        ({"data": {"dataset": "DS1", "model": "K80"}, "machine": {"engine": "torch"}}, "torch engine takes"),
         ({**DATA, "seed": -1}, "greater than or equal to 0"),
     ],
 )
@@ -46,6 +50,26 @@ def test_sampled_components_by_default(estimator, expected):
     assert mixture.num_sampled == expected
     assert mixture.sampled is None  # so that it follows a change of the components
     assert mixture.estimator is Estimator(estimator)
+
+
+@pytest.mark.parametrize(
+    ("data", "model"),
+    [
+        ({"dataset": "DS1"}, "JC"),
+        ({"alignment": "x.fasta"}, "GTR+F+G4"),
+        ({"alignment": "x.fasta", "model": "hky85{2}+i"}, "HKY{2}+F+I"),
+    ],
+)
+def test_the_model_is_recorded_by_its_name(data, model):
+    config = RunConfig.model_validate({"data": data})
+    assert config.data.model == model
+    assert RunConfig.model_validate_json(config.model_dump_json()) == config
+
+
+def test_priors_are_those_of_mrbayes_or_as_set():
+    assert RunConfig.model_validate(DATA).data.priors.densities() == ModelPriors(1.0, 1.0, 1.0)
+    data = {"dataset": "DS1", "priors": {"frequencies": 10.0, "shape_rate": 2.0}}
+    assert RunConfig.model_validate({"data": data}).data.priors.densities() == ModelPriors(1.0, 10.0, 2.0)
 
 
 def test_a_configuration_survives_json():

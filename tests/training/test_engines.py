@@ -99,7 +99,7 @@ def test_bound_is_the_mean_log_weight_under_the_definitions(small_problem, kind)
             log_likelihood(children[t], torch.from_numpy(np.exp(y)), small_problem.patterns, jc69())
         )
         total += beta * log_data + log_prior - np.logaddexp(*log_q) + np.log(2)
-    settings = StepSettings(beta, 0.1, 0.1, TopologyGradient.VIMCO, BranchGradient.REPARAMETERISED)
+    settings = StepSettings(beta, 0.1, 0.1, TopologyGradient.VIMCO, BranchGradient.REPARAMETERISED, 0.1)
     np.testing.assert_allclose(engine.step(draw, settings), total / 2, rtol=1e-11)
 
 

@@ -79,6 +79,16 @@ class ModelSpec:
     invariable: float | None = None
 
     @property
+    def is_estimated(self) -> bool:
+        """Whether there is anything to estimate; empirical frequencies are not."""
+        return (
+            self.exchangeabilities is None
+            or self.frequencies == "estimated"
+            or (self.num_categories > 1 and self.shape is None)
+            or (self.has_invariable and self.invariable is None)
+        )
+
+    @property
     def name(self) -> str:
         """The name that `parse_model` reads as this model, in the order of IQ-TREE."""
         text = self.family

@@ -135,6 +135,22 @@ class ModelTransform:
             total -= np.logaddexp(0.0, invariable[:, 0]) + np.logaddexp(0.0, -invariable[:, 0])
         return total
 
+    def log_jacobian(self, coordinates: Coordinates) -> Float64[np.ndarray, "tree"]:
+        """What `log_prior` exceeds the log prior density of the parameters themselves by, in nats.
+
+        Densities on a simplex are of all its points but one, as the Dirichlet's is.
+
+        Args:
+            coordinates: Free parameters on the unconstrained scale.
+        """
+        total = np.zeros(coordinates.shape[0])
+        rates, frequencies, shape, invariable = (coordinates[:, part] for part in self._parts)
+        for part in (rates, frequencies):
+            if part.shape[1]:
+                total += np.log(_simplex(part)).sum(1) + 0.5 * math.log(part.shape[1] + 1)
+        total += shape.sum(1)
+        return total - (np.logaddexp(0.0, invariable) + np.logaddexp(0.0, -invariable)).sum(1)
+
     def prior_gradient(self, coordinates: Coordinates) -> Coordinates:
         """Derivatives of `log_prior` by the coordinates.
 

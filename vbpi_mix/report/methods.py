@@ -9,7 +9,6 @@ from typing import Any
 
 from vbpi_mix.datasets import dataset_info
 from vbpi_mix.likelihood.model_names import CLASSES, ModelSpec, parse_model
-from vbpi_mix.likelihood.model_parameters import ModelPriors
 from vbpi_mix.objectives.estimators import Estimator
 from vbpi_mix.report.data_summary import DataSummary
 from vbpi_mix.report.words import fixed
@@ -60,15 +59,9 @@ class PriorRow:
     prior: str
 
 
-def model_priors(config: RunConfig) -> ModelPriors:
-    """Priors of a configuration's free model parameters; MrBayes' where it says nothing of them."""
-    given = getattr(config.data, "priors", None)
-    return ModelPriors() if given is None else ModelPriors(**dict(given))
-
-
 def prior_rows(config: RunConfig) -> list[PriorRow]:
     """What is assumed of trees and of the substitution model."""
-    spec, priors, rate = parse_model(config.data.model), model_priors(config), config.data.branch_prior_rate
+    spec, priors, rate = parse_model(config.data.model), config.data.priors, config.data.branch_prior_rate
     rows = [
         PriorRow("topology", "uniform over all unrooted binary topologies"),
         PriorRow("branch lengths", f"independent exponential, rate {rate:g} (mean {1 / rate:g})"),

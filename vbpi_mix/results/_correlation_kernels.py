@@ -143,13 +143,15 @@ def log_ratio(
     children: np.ndarray,
     parameter_index: np.ndarray,
     shifts: np.ndarray,
+    of_model: np.ndarray,
     precision: np.ndarray,
     work: np.ndarray,
     out: np.ndarray,
 ) -> None:
     """Write the log ratio of dependent to independent density of every tree to out [tree, component].
 
-    ``work`` is scratch space of `vbpi_mix.branches._kernels.make_work`.
+    ``of_model`` is the mean noise that the model's noise makes [component, tree, edge]; of no component where
+    the model has none. ``work`` is scratch space of `vbpi_mix.branches._kernels.make_work`.
     """
     noise = np.empty(log_lengths.shape[1])
     for component in range(params.shape[0]):
@@ -159,6 +161,8 @@ def log_ratio(
             for e in range(noise.shape[0]):
                 total -= noise[e] * noise[e]
             _add_shifts(children[t], parameter_index[t], shifts[component], -1.0, noise)
+            if of_model.shape[0] > 0:
+                noise -= of_model[component, t]
             for e in range(noise.shape[0]):
                 total += noise[e] * noise[e]
             for i in range(tripartition.shape[1]):
@@ -193,6 +197,37 @@ def add_rows(values: np.ndarray, topology_index: np.ndarray, weights: np.ndarray
     for i in range(values.shape[0]):
         if weights[i] > 0.0:
             out[topology_index[i]] += weights[i] * values[i]
+
+
+@njit(cache=True, nogil=True)
+def add_regressions(
+    noise: np.ndarray,
+    topology_index: np.ndarray,
+    weights: np.ndarray,
+    split: np.ndarray,
+    regressors: np.ndarray,
+    squares: np.ndarray,
+    products: np.ndarray,
+    total_of_squares: np.ndarray,
+) -> None:
+    """Add the sums of weighted regressions of noise [draw, edge], one for each split.
+
+    For regressors x [draw, regressor] and noise y these are, where the tree has the split, sums of w x x' in
+    squares [split, regressor, regressor], whose upper triangle stays, of w x y in products [split,
+    regressor], and of w^2. ``split`` has a row a distinct topology.
+    """
+    for i in range(weights.shape[0]):
+        w, t = weights[i], topology_index[i]
+        if w == 0.0:
+            continue
+        x = regressors[i]
+        for e in range(noise.shape[1]):
+            s = split[t, e]
+            total_of_squares[s] += w * w
+            for j in range(x.shape[0]):
+                products[s, j] += w * x[j] * noise[i, e]
+                for k in range(j + 1):
+                    squares[s, j, k] += w * x[j] * x[k]
 
 
 @njit(cache=True, nogil=True)

@@ -9,8 +9,10 @@ import numpy as np
 
 from vbpi_mix.alignment import Alignment, read_alignment
 from vbpi_mix.datasets import dataset_info, load_dataset
-from vbpi_mix.likelihood.base import TreeLikelihood, make_likelihood
-from vbpi_mix.likelihood.models import jc69
+from vbpi_mix.likelihood.base import make_likelihood
+from vbpi_mix.likelihood.estimated import AnyLikelihood, EstimatedModelLikelihood
+from vbpi_mix.likelihood.model_names import parse_model
+from vbpi_mix.likelihood.model_parameters import ModelTransform, make_transform
 from vbpi_mix.likelihood.priors import ExponentialBranchPrior
 from vbpi_mix.machine import check_torch_device
 from vbpi_mix.patterns import SitePatterns, compress
@@ -108,10 +110,12 @@ def start_run(config: RunConfig, alignment: Alignment, sample: TreeSample | None
     if sample is None:
         sample = find_support_trees(config, alignment).sample
     support = build_support(sample.children, alignment.taxa)
-    mixture = initial_mixture(support, sample, config.mixture, config.optimisation)
+    patterns = compress(alignment)
+    start = transform_of(config.data, patterns).start()
+    mixture = initial_mixture(support, sample, config.mixture, config.optimisation, start)
     return Checkpoint(
         config=config,
-        patterns=compress(alignment),
+        patterns=patterns,
         sample=sample,
         state=TrainingState.initial(mixture),
         streams=RandomStreams.from_seed(config.seed),
@@ -131,11 +135,17 @@ def make_engine(checkpoint: Checkpoint) -> Engine:
             from vbpi_mix.likelihood.torch_kernel import TorchLikelihood
             from vbpi_mix.training.torch_engine import TorchEngine
 
-            assert isinstance(likelihood, TorchLikelihood)  # it is made for the same engine
+            # it is made for the same engine, which the configuration gives no model to estimate
+            assert isinstance(likelihood, TorchLikelihood)
             return TorchEngine(state, likelihood, prior, config.optimisation, config.machine.device)
 
 
-def likelihood_of(checkpoint: Checkpoint, dtype: str = "float64") -> TreeLikelihood:
+def transform_of(data: DataConfig, patterns: SitePatterns) -> ModelTransform:
+    """The substitution model that a configuration names, with its priors, for data."""
+    return make_transform(parse_model(data.model), patterns, data.priors.densities())
+
+
+def likelihood_of(checkpoint: Checkpoint, dtype: str = "float64") -> AnyLikelihood:
     """Likelihood of a run's data, by the engine that its configuration asks for.
 
     Args:
@@ -147,9 +157,12 @@ def likelihood_of(checkpoint: Checkpoint, dtype: str = "float64") -> TreeLikelih
     """
     machine = checkpoint.config.machine
     check_device(machine)
+    transform = transform_of(checkpoint.config.data, checkpoint.patterns)
+    if transform.num_coordinates:
+        return EstimatedModelLikelihood(checkpoint.patterns, transform, threads=machine.threads, dtype=dtype)
     return make_likelihood(
         checkpoint.patterns,
-        jc69(),
+        transform.model(),
         threads=machine.threads if machine.engine == "compiled" else 1,  # torch's own are the process's
         dtype=dtype,
         engine=machine.engine,
@@ -170,7 +183,7 @@ def evaluate(checkpoint: Checkpoint) -> Evaluation:
     config, generator = checkpoint.config, checkpoint.streams.evaluation
     likelihood, prior = likelihood_of(checkpoint), branch_prior_of(config)
     mixture, refit = checkpoint.state.mixture, None
-    correlations = Correlations.none(mixture.num_components, mixture.support)
+    correlations = Correlations.none(mixture)
     num_components, threads = config.mixture.components, config.machine.threads
     draws_per_component = max(MIN_DRAWS, config.evaluation.repeats * particles_per_component(config))
     if config.evaluation.refit:

@@ -55,6 +55,7 @@ def combine(runs: Sequence[RunPosterior]) -> tuple[PosteriorDraws, CorrectedPost
     drawn, index, _ = unique_topologies(np.concatenate([one.topologies for one in draws]))
     starts = np.cumsum([0, *(len(one.topologies) for one in draws)])
     each = np.array([run.log_probability(drawn) for run in runs])
+    coordinates = [one.coordinates for one in draws if one.coordinates is not None]
     pooled = replace(
         draws[0],
         topologies=drawn,
@@ -67,6 +68,7 @@ def combine(runs: Sequence[RunPosterior]) -> tuple[PosteriorDraws, CorrectedPost
         component=np.concatenate([one.component for one in draws]),
         responsibilities=np.concatenate([one.responsibilities for one in draws]),
         traces={name: np.concatenate([one.traces[name] for one in draws]) for name in draws[0].traces},
+        coordinates=np.concatenate(coordinates) if coordinates else None,
     )
     topologies, log_probabilities = average_topologies(
         drawn, [(run.corrected.topologies, run.corrected.log_topology_probabilities) for run in runs]

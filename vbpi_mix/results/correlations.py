@@ -20,9 +20,13 @@ The mean d_e of a branch is a sum over up to four PCSPs, two on each side of it.
 splits the clade on a side in two, and each of the two again: such a second split, given the sister, is a
 PCSP, and adds its *shift*. A branch thus learns of the nodes next to those at its ends.
 
-Shifts and correlations are estimated from importance draws with truncated weights, and need no likelihood.
-The shifts are a ridge regression of the noise, the correlations weighted moments of what it leaves; both are
-shrunk towards zero where a PCSP or a tripartition has few effective draws, n = (sum w)^2 / sum w^2.
+Where the substitution model has free parameters, the normal noise u of their density (`vbpi_mix.training.
+model_density`) adds ``slope[split] . u`` to the mean of a branch: with a small shape of gamma rates, say, all
+branches are longer, those deep in the tree most.
+
+All three are estimated from importance draws with truncated weights, and need no likelihood. Slopes and
+shifts are ridge regressions of the noise, the correlations weighted moments of what these leave; all are
+shrunk towards zero where a split, PCSP or tripartition has few effective draws, n = (sum w)^2 / sum w^2.
 """
 
 from collections.abc import Callable
@@ -61,10 +65,13 @@ class Correlations:
         shifts: What every PCSP adds to the mean noise of the branch that parts its focal clade and sister
             from the rest [component, parameter + 2]; zero for rootsplits and the last two entries, which
             stand for no parameter.
+        slopes: What the noise of each of the model's coordinates adds to the mean noise of the branches of a
+            split [component, split, coordinate].
     """
 
     values: Float64[np.ndarray, "component tripartition 3"]
     shifts: Float64[np.ndarray, "component parameter_and_two"]
+    slopes: Float64[np.ndarray, "component split coordinate"]
 
     def __post_init__(self) -> None:
         a, b, c = np.moveaxis(self.values, -1, 0)
@@ -73,17 +80,19 @@ class Correlations:
             raise ValueError("expected correlations of positive definite matrices, got others")
 
     @classmethod
-    def none(cls, num_components: int, support: Support) -> "Correlations":
-        """Independent branches."""
+    def none(cls, mixture: Mixture) -> "Correlations":
+        """Independent branches of all components of a mixture."""
+        num_components, support = mixture.num_components, mixture.support
         return cls(
             np.zeros((num_components, len(support.tripartitions), 3)),
             np.zeros((num_components, support.num_parameters + 2)),
+            np.zeros((num_components, support.num_splits, mixture.num_coordinates)),
         )
 
     @cached_property
     def are_none(self) -> bool:
         """Whether all branches are independent, with standard normal noise."""
-        return not (self.values.any() or self.shifts.any())
+        return not (self.values.any() or self.shifts.any() or self.slopes.any())
 
     @cached_property
     def precision(self) -> Float64[np.ndarray, "component tripartition 7"]:
@@ -111,6 +120,7 @@ def estimate_correlations(
     around = branches_around(support, draws.topologies, split, tripartition)
     values = np.empty((mixture.num_components, len(support.tripartitions), 3))
     shifts = np.empty((mixture.num_components, support.num_parameters + 2))
+    slopes = np.zeros((mixture.num_components, support.num_splits, mixture.num_coordinates))
     log_lengths = np.log(draws.branch_lengths)
     for a in range(mixture.num_components):
         own = weights * draws.responsibilities[:, a]
@@ -125,12 +135,31 @@ def estimate_correlations(
             make_work(log_lengths.shape[1]),
             noise,
         )
+        if mixture.model is not None and draws.coordinates is not None:
+            normal = mixture.model.normal_noise(draws.coordinates, a)
+            slopes[a] = _slopes(noise, draws.topology_index, own, split, normal, support.num_splits)
+            noise -= model_noise(split[draws.topology_index], slopes[a], normal)
         shifts[a] = _regress(noise, draws.topology_index, own, index, support.num_parameters)
         noise -= mean_noise(index, shifts[a])[draws.topology_index]
         moments = np.zeros((len(support.tripartitions), 8))
         kernels.add_moments(noise, draws.topology_index, own, tripartition, around, moments)
         values[a] = _shrunk(moments)
-    return Correlations(values, shifts)
+    return Correlations(values, shifts, slopes)
+
+
+def model_noise(
+    split: Int32[np.ndarray, "tree edge"],
+    slopes: Float64[np.ndarray, "split coordinate"],
+    normal: Float64[np.ndarray, "tree coordinate"],
+) -> Float64[np.ndarray, "tree edge"]:
+    """Mean noise of every branch that one component's noise of the model makes.
+
+    Args:
+        split: Splits of the branches.
+        slopes: Slopes of the component.
+        normal: Normal noise of the model under the component.
+    """
+    return np.einsum("tec,tc->te", slopes[split], normal)
 
 
 def mean_noise(
@@ -164,6 +193,35 @@ def _shrunk(moments: Float64[np.ndarray, "tripartition 8"]) -> Float64[np.ndarra
     correlation = np.divide(products, scale, out=np.zeros_like(products), where=is_seen)
     effective = np.divide(total**2, total_of_squares, out=np.zeros_like(total), where=total > 0.0)
     return correlation * (effective / (effective + INDEPENDENT_DRAWS))
+
+
+def _slopes(
+    noise: Float64[np.ndarray, "draw edge"],
+    topology_index: Int[np.ndarray, "draw"],
+    weights: Float64[np.ndarray, "draw"],
+    split: Int32[np.ndarray, "distinct edge"],
+    normal: Float64[np.ndarray, "draw coordinate"],
+    num_splits: int,
+) -> Float64[np.ndarray, "split coordinate"]:
+    """Slopes b of the least sum_i w_i (noise_i - c - b . u_i)^2 + r |b|^2, one split by one, with any c.
+
+    The ridge r is `INDEPENDENT_DRAWS` times sum w^2 / sum w, as in `_regress`.
+    """
+    regressors = np.column_stack((np.ones(len(noise)), normal))
+    size = regressors.shape[1]
+    squares, products = np.zeros((num_splits, size, size)), np.zeros((num_splits, size))
+    total_of_squares = np.zeros(num_splits)
+    kernels.add_regressions(
+        noise, topology_index, weights, split, regressors, squares, products, total_of_squares
+    )
+    squares += np.tril(squares, -1).transpose(0, 2, 1)
+    total = squares[:, 0, 0]
+    is_seen = total > 0.0
+    ridge = INDEPENDENT_DRAWS * np.divide(total_of_squares, total, out=np.ones(num_splits), where=is_seen)
+    at = np.arange(1, size)
+    squares[:, at, at] += ridge[:, None]
+    squares[~is_seen, 0, 0] = 1.0
+    return np.linalg.solve(squares, products[:, :, None])[:, 1:, 0]
 
 
 def _regress(

@@ -1,8 +1,9 @@
 """Importance draws from a trained mixture: what every result of a run is computed from.
 
-A draw is a topology with branch lengths, ``(tau, b) ~ q``, together with its log weight
+A draw is a topology with branch lengths, and coordinates z of the substitution model where that has free
+parameters, ``(tau, b, z) ~ q``, together with its log weight
 
-    f = log p(Y, tau, log b) - log q(tau, log b),        q = (1/A) sum_a q_a,
+    f = log p(Y, tau, log b, z) - log q(tau, log b, z),        q = (1/A) sum_a q_a,
 
 the mixture over all A components in the denominator, whichever component the draw came from
 (deterministic-mixture or balance-heuristic multiple importance sampling: Veach & Guibas 1995; Elvira et al.
@@ -34,6 +35,9 @@ class PosteriorDraws:
         traces: What else is known of each draw, by the name of its column in the ``.p`` files of MrBayes:
             ``LnL``, the log-likelihood, and ``LnPr``, the log prior density of topology and branch lengths,
             in nats; parameters of the substitution model.
+        model_parameters: Names of the latter.
+        coordinates: Free parameters of each draw's model on the unconstrained scale
+            (`vbpi_mix.likelihood.model_parameters`); None where there are none.
     """
 
     taxa: tuple[str, ...]
@@ -45,6 +49,8 @@ class PosteriorDraws:
     component: Int[np.ndarray, "draw"]
     responsibilities: Float64[np.ndarray, "draw component"]
     traces: Mapping[str, Float64[np.ndarray, "draw"]] = field(default_factory=dict)
+    model_parameters: tuple[str, ...] = ()
+    coordinates: Float64[np.ndarray, "draw coordinate"] | None = None
 
     def __post_init__(self) -> None:
         num_taxa = len(self.taxa)

@@ -34,8 +34,8 @@ class FinishedRun:
     Attributes:
         checkpoint: Its last checkpoint.
         final: What the evaluation left behind.
-        mixture: The mixture after the refit.
-        correlations: Correlations of its branch lengths.
+        mixture: The mixture after the refit, the density of a model to estimate included.
+        correlations: Correlations of its branch lengths, with each other and with the model.
     """
 
     checkpoint: Checkpoint
@@ -55,8 +55,9 @@ class FinishedRun:
         checkpoint = Checkpoint.load(directory.checkpoint)
         trained = checkpoint.state.mixture
         networks = SubsplitNetworks.from_logits(trained.support, final.logits)
-        mixture = Mixture(networks, trained.branches)
-        return cls(checkpoint, final, mixture, Correlations(final.correlations, final.shifts))
+        mixture = Mixture(networks, trained.branches, final.model())
+        correlations = Correlations(final.correlations, final.shifts, final.slopes)
+        return cls(checkpoint, final, mixture, correlations)
 
     def draw(self, draws_per_component: int, generator: np.random.Generator) -> PosteriorDraws:
         """Fresh importance draws from the mixture."""

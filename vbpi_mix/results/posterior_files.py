@@ -33,6 +33,7 @@ from vbpi_mix.results.posterior_summary import (
 from vbpi_mix.results.run_directory import RunDirectory, atomic_write, write_text
 from vbpi_mix.results.tables import credible_lines, parameter_lines, split_lines
 from vbpi_mix.training.mixture import Mixture
+from vbpi_mix.training.model_density import ModelDensity
 from vbpi_mix.trees.nexus import write_consensus, write_consensus_newick, write_tree_samples, write_trprobs
 from vbpi_mix.trees.summaries import annotated_topology, consensus_of_splits
 
@@ -52,6 +53,10 @@ class FinalPosterior:
         logits: Logits of the subsplit networks after the refit; the checkpoint has those before.
         correlations: Correlations of branch lengths (`vbpi_mix.results.correlations`); zeros without a refit.
         shifts: Shifts of the noise of branches; likewise.
+        slopes: Slopes of the noise of branches in that of a model to estimate; likewise.
+        model_table: Density of a model to estimate, after the refit (`vbpi_mix.training.model_density`);
+            of no coordinates where there is nothing to estimate.
+        model_shapes: Shapes of its coordinates, likewise; of none where they are normal.
         topologies: Distinct canonical topologies.
         log_topology_probabilities: Log of their corrected probabilities, in nats.
     """
@@ -59,6 +64,9 @@ class FinalPosterior:
     logits: Float64[np.ndarray, "component parameter"]
     correlations: Float64[np.ndarray, "component tripartition 3"]
     shifts: Float64[np.ndarray, "component parameter_and_two"]
+    slopes: Float64[np.ndarray, "component split coordinate"]
+    model_table: Float64[np.ndarray, "component coordinate coordinate_and_one"]
+    model_shapes: Float64[np.ndarray, "component skewed 4"]
     topologies: Int32[np.ndarray, "unique internal 2"]
     log_topology_probabilities: Float64[np.ndarray, "unique"]
 
@@ -67,13 +75,25 @@ class FinalPosterior:
         cls, mixture: Mixture, correlations: Correlations, corrected: CorrectedPosterior
     ) -> "FinalPosterior":
         """The arrays of a refitted mixture and of what was corrected with it."""
+        model = mixture.model
         return cls(
             mixture.networks.logits,
             correlations.values,
             correlations.shifts,
+            correlations.slopes,
+            np.empty((mixture.num_components, 0, 1)) if model is None else model.table,
+            np.empty((mixture.num_components, 0, 4))
+            if model is None or model.shapes is None
+            else model.shapes,
             corrected.topologies,
             corrected.log_topology_probabilities,
         )
+
+    def model(self) -> ModelDensity | None:
+        """Density of a model to estimate; None where there is nothing to estimate."""
+        if self.model_table.shape[1] == 0:
+            return None
+        return ModelDensity(self.model_table, self.model_shapes if self.model_shapes.shape[1] else None)
 
 
 def write_posterior(
@@ -185,6 +205,9 @@ def save_final(path: Path, final: FinalPosterior) -> None:
             logits=final.logits,
             correlations=final.correlations,
             shifts=final.shifts,
+            slopes=final.slopes,
+            model_table=final.model_table,
+            model_shapes=final.model_shapes,
             topologies=final.topologies,
             log_topology_probabilities=final.log_topology_probabilities,
         )
@@ -202,6 +225,9 @@ def load_final(path: Path) -> FinalPosterior:
                 content["logits"],
                 content["correlations"],
                 content["shifts"],
+                content["slopes"],
+                content["model_table"],
+                content["model_shapes"],
                 content["topologies"],
                 content["log_topology_probabilities"],
             )

@@ -1,9 +1,11 @@
 """Refitting a trained mixture to its own importance-corrected draws, without any likelihood.
 
-Training follows a noisy gradient, and leaves branch lengths independent given the topology. Weighted draws
-mend both. Branch lengths get the correlations that the draws show (`vbpi_mix.results.correlations`). For the
-subsplit networks, expectation-maximisation on weighted topologies goes straight to the networks that
-minimise KL(corrected || q). Two candidates are made, because neither is always the better:
+Training follows a noisy gradient, and leaves branch lengths independent given the topology, and of the
+substitution model. Weighted draws mend both. Branch lengths get the correlations that the draws show, with
+each other and with a model to estimate (`vbpi_mix.results.correlations`); the density of the latter gets the
+mean, covariance and skewness of the draws. For the subsplit networks, expectation-maximisation on weighted
+topologies goes straight to the networks that minimise KL(corrected || q). Two candidates are made, because
+neither is always the better:
 
 - *averaged*: from the topologies' corrected probabilities, starting at the tables that average over rootings;
 - *trained*: from truncated importance weights (Ionides 2008) mixed with a little of the old q, starting at
@@ -27,12 +29,14 @@ from jaxtyping import Bool, Float64
 from scipy.special import logsumexp
 
 from vbpi_mix.results.correction import correct
-from vbpi_mix.results.correlations import Correlations, estimate_correlations
+from vbpi_mix.results.correlations import INDEPENDENT_DRAWS, Correlations, estimate_correlations
 from vbpi_mix.results.draws import PosteriorDraws
 from vbpi_mix.sbn.em import fit_network, rooting_averaged_logits
 from vbpi_mix.sbn.network import SubsplitNetworks
 from vbpi_mix.sbn.support import TopologyIndex
+from vbpi_mix.training.coordinate_shapes import fit_shapes
 from vbpi_mix.training.mixture import Mixture
+from vbpi_mix.training.model_density import ModelDensity
 
 OLD_SHARE = 0.05
 """Share of the old q in the weights of the candidate *trained*."""
@@ -67,11 +71,16 @@ def refit_mixture(mixture: Mixture, draws: PosteriorDraws) -> tuple[Mixture, Cor
         draws: Draws, at least two of every component.
 
     Returns:
-        The mixture, with the branch parameters of the given one; the correlations that the draws show; and
-        which networks the mixture has.
+        The mixture, with the branch parameters of the given one and the means and covariances that the draws
+        show of a model to estimate; the correlations of branches that they show; and which networks the
+        mixture has.
     """
     index = mixture.support.index(draws.topologies, mixture.with_psp)
-    correlations = estimate_correlations(mixture, draws, index, _truncated_weights(draws.log_weights))
+    weights = _truncated_weights(draws.log_weights)
+    if mixture.model is not None and draws.coordinates is not None:
+        model = _fitted_model(mixture.model, draws, draws.coordinates, weights)
+        mixture = Mixture(mixture.networks, mixture.branches, model)
+    correlations = estimate_correlations(mixture, draws, index, weights)
     in_second_half = (np.arange(draws.num_draws) // draws.num_components) % 2 == 1
     first, first_index = _subset(draws, index, ~in_second_half)
     second, second_index = _subset(draws, index, in_second_half)
@@ -93,6 +102,33 @@ def _truncated_weights(log_weights: Float64[np.ndarray, "draw"]) -> Float64[np.n
     """Truncated weights, normalised."""
     truncated = truncated_log_weights(log_weights)
     return np.exp(truncated - logsumexp(truncated))
+
+
+def _fitted_model(
+    model: ModelDensity,
+    draws: PosteriorDraws,
+    coordinates: Float64[np.ndarray, "draw coordinate"],
+    weights: Float64[np.ndarray, "draw"],
+) -> ModelDensity:
+    """Densities of the draws' models for every component, moments shrunk towards those of the mixture."""
+    mean, factor = model.mean.copy(), model.factor()
+    covariance = factor @ factor.transpose(0, 2, 1)
+    for a in range(draws.num_components):
+        own = weights * draws.responsibilities[:, a]
+        total, total_of_squares = own.sum(), (own**2).sum()
+        if total_of_squares > 0.0:
+            share = 1.0 / (1.0 + INDEPENDENT_DRAWS * total_of_squares / total**2)
+            own /= total
+            own_mean = own @ coordinates
+            centred = coordinates - own_mean
+            covariance[a] += share * ((own[:, None] * centred).T @ centred - covariance[a])
+            mean[a] += share * (own_mean - mean[a])
+    fitted = ModelDensity.of_moments(mean, covariance)
+    shapes = [
+        fit_shapes(fitted.standardise(coordinates, a), weights * draws.responsibilities[:, a])
+        for a in range(draws.num_components)
+    ]
+    return ModelDensity(fitted.table, np.stack(shapes))
 
 
 def _subset(
@@ -174,7 +210,7 @@ def _fitted(
             prior_counts=prior_counts,
             max_steps=max_steps,
         ).logits
-    return Mixture(SubsplitNetworks.from_logits(mixture.support, logits), mixture.branches)
+    return Mixture(SubsplitNetworks.from_logits(mixture.support, logits), mixture.branches, mixture.model)
 
 
 def _heaviest(weights: Float64[np.ndarray, "unique"]) -> np.ndarray:

@@ -3,6 +3,8 @@
 import math
 from pathlib import Path
 
+import numpy as np
+from jaxtyping import Float64
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from vbpi_mix.errors import RunDirectoryError
@@ -14,6 +16,7 @@ from vbpi_mix.results.evaluation import MarginalLogLikelihood
 from vbpi_mix.results.posterior_summary import CredibleSet, credible_sets
 from vbpi_mix.results.refit import RefitChoice
 from vbpi_mix.results.run_directory import to_json, write_text
+from vbpi_mix.trees.summaries import highest_density_interval
 
 
 class _Frozen(BaseModel):
@@ -55,6 +58,16 @@ class TopologiesSummary(_Frozen):
     ccd: CcdSummary
 
 
+class Summary(_Frozen):
+    """A number under the corrected posterior."""
+
+    mean: float
+    sd: float
+    median: float
+    hpd95: tuple[float, float]
+    """The shortest interval that holds 95% of it."""
+
+
 class Estimates(_Frozen):
     """What importance draws tell, in nats where nothing else is said."""
 
@@ -75,6 +88,10 @@ class Estimates(_Frozen):
     """Importance draws, over all components."""
     components: ComponentsSummary
     topologies: TopologiesSummary
+    tree_length: Summary
+    """Sum of the branch lengths, in expected substitutions per site."""
+    model: dict[str, Summary]
+    """Free parameters of the substitution model, by their names in the ``.p`` files."""
 
 
 class Seconds(_Frozen):
@@ -93,6 +110,8 @@ class Provenance(_Frozen):
     """Data set, or alignment file."""
     data_sha256: str
     """Of the taxa, site patterns and pattern weights."""
+    model: str
+    """Name of the substitution model."""
     support: str
     """Where the support's trees come from."""
     num_taxa: int
@@ -198,6 +217,29 @@ def estimate(
                 map_probability=math.exp(corrected.ccd.map_log_probability),
             ),
         ),
+        tree_length=summarise(draws.branch_lengths.sum(axis=1), corrected.draw_weights),
+        model={
+            name: summarise(draws.traces[name], corrected.draw_weights) for name in draws.model_parameters
+        },
+    )
+
+
+def summarise(values: Float64[np.ndarray, "draw"], weights: Float64[np.ndarray, "draw"]) -> Summary:
+    """Summary of weighted draws.
+
+    Args:
+        values: Of the draws.
+        weights: Of the draws; they sum to 1.
+    """
+    mean = float(weights @ values)
+    order = np.argsort(values, kind="stable")
+    cumulated = np.cumsum(weights[order])
+    middle = min(int(np.searchsorted(cumulated, 0.5 * cumulated[-1])), len(values) - 1)
+    return Summary(
+        mean=mean,
+        sd=math.sqrt(float(weights @ (values - mean) ** 2)),
+        median=float(values[order[middle]]),
+        hpd95=highest_density_interval(values, weights),
     )
 
 

@@ -7,11 +7,11 @@ from scipy.special import logsumexp
 
 from vbpi_mix.branches import _kernels as branch_kernels
 from vbpi_mix.errors import NonFiniteError
-from vbpi_mix.likelihood.base import TreeLikelihood
+from vbpi_mix.likelihood.estimated import AnyLikelihood, EstimatedModelLikelihood
 from vbpi_mix.likelihood.priors import ExponentialBranchPrior, log_topology_prior
 from vbpi_mix.results import _correlation_kernels as correlation_kernels
 from vbpi_mix.results.correction import UndrawnTopologies
-from vbpi_mix.results.correlations import Correlations, branches_around
+from vbpi_mix.results.correlations import Correlations, branches_around, model_noise
 from vbpi_mix.results.draws import PosteriorDraws
 from vbpi_mix.sbn._support_kernels import index_topologies
 from vbpi_mix.sbn.network import draw_topologies
@@ -25,7 +25,7 @@ BATCH = 1000
 
 def draw_posterior(
     mixture: Mixture,
-    likelihood: TreeLikelihood,
+    likelihood: AnyLikelihood,
     branch_prior: ExponentialBranchPrior,
     draws_per_component: int,
     generator: np.random.Generator,
@@ -39,7 +39,7 @@ def draw_posterior(
 
     Args:
         mixture: What is drawn from.
-        likelihood: Likelihood of the data.
+        likelihood: Likelihood of the data; under a model with free parameters where the mixture has them.
         branch_prior: Prior of branch lengths; that of topologies is uniform.
         draws_per_component: Draws from each component.
         generator: Source of all random numbers.
@@ -52,11 +52,13 @@ def draw_posterior(
     num_components, num_taxa = mixture.num_components, mixture.support.num_taxa
     num_draws = num_components * draws_per_component
     if correlations is None:
-        correlations = Correlations.none(num_components, mixture.support)
+        correlations = Correlations.none(mixture)
     children = np.empty((num_draws, num_taxa - 2, 2), np.int32)
     log_lengths = np.empty((num_draws, 2 * num_taxa - 3))
     log_topology = np.empty((num_draws, num_components))
     log_branches = np.empty((num_draws, num_components))
+    log_model = np.zeros((num_draws, num_components))
+    coordinates = np.empty((num_draws, mixture.num_coordinates))
     component = np.tile(np.arange(num_components, dtype=np.int32), draws_per_component)
     size = num_components * max(1, BATCH // num_components)
     batches = [slice(start, min(start + size, num_draws)) for start in range(0, num_draws, size)]
@@ -72,6 +74,8 @@ def draw_posterior(
             log_lengths[batch],
             log_topology[batch],
             log_branches[batch],
+            log_model[batch],
+            coordinates[batch],
         )
 
     with ThreadPoolExecutor(threads) as pool:
@@ -80,8 +84,19 @@ def draw_posterior(
     log_prior = branch_prior.log_density(log_lengths) + log_topology_prior(num_taxa)
     log_likelihood = np.empty(num_draws)
     for batch in batches:
-        log_likelihood[batch] = likelihood.value(children[batch], branch_lengths[batch])
+        models = (coordinates[batch],) if isinstance(likelihood, EstimatedModelLikelihood) else ()
+        log_likelihood[batch] = likelihood.value(children[batch], branch_lengths[batch], *models)
     log_density = log_topology + log_branches
+    # The prior is a density of log branch lengths, that of a trace of branch lengths; likewise of models.
+    traces = {"LnL": log_likelihood, "LnPr": log_prior - log_lengths.sum(axis=1)}
+    names: tuple[str, ...] = ()
+    if isinstance(likelihood, EstimatedModelLikelihood):
+        transform = likelihood.transform
+        names = transform.parameter_names
+        log_model_prior = transform.log_prior(coordinates)
+        log_prior, log_density = log_prior + log_model_prior, log_density + log_model
+        traces["LnPr"] += log_model_prior - transform.log_jacobian(coordinates)
+        traces |= zip(names, transform.named_parameters(coordinates).T, strict=True)
     log_total = logsumexp(log_density, axis=1)
     log_weights = log_prior + log_likelihood - (log_total - np.log(num_components))
     num_bad = np.count_nonzero(~np.isfinite(log_weights))
@@ -103,8 +118,9 @@ def draw_posterior(
         log_weights=log_weights,
         component=component,
         responsibilities=np.exp(log_density - log_total[:, None]),
-        # The prior above is a density of log branch lengths, that of a trace of branch lengths.
-        traces={"LnL": log_likelihood, "LnPr": log_prior - log_lengths.sum(axis=1)},
+        traces=traces,
+        model_parameters=names,
+        coordinates=coordinates if mixture.model is not None else None,
     )
 
 
@@ -134,10 +150,12 @@ def _propose(
     log_lengths: np.ndarray,
     log_topology: np.ndarray,
     log_branches: np.ndarray,
+    log_model: np.ndarray,
+    coordinates: np.ndarray,
 ) -> None:
     """Draw trees from the given components and write them and their densities to the arrays that follow.
 
-    Those are [tree, internal, 2], [tree, edge] and twice [tree, component].
+    Those are [tree, internal, 2], [tree, edge], three times [tree, component], and [tree, coordinate].
     """
     support, networks, branches = mixture.support, mixture.networks, mixture.branches
     num_trees, num_edges = log_lengths.shape
@@ -150,6 +168,17 @@ def _propose(
     index_topologies(support.tables, *drawn, mixture.with_psp, *index[1:])
     log_topology[:] = networks.log_probability(index)
     noise = generator.standard_normal((num_trees, num_edges))
+    of_model = np.empty((0, num_trees, num_edges))
+    if mixture.model is not None:
+        every = np.arange(mixture.num_components, dtype=np.int32)
+        models = mixture.model.draw(component_of_tree, every, generator.standard_normal(coordinates.shape))
+        coordinates[:], log_model[:] = models.coordinates, models.log_density
+        of_model = np.stack(
+            [
+                model_noise(drawn.split, slopes, models.normal[:, a])
+                for a, slopes in enumerate(correlations.slopes)
+            ]
+        )
     if not correlations.are_none:
         around = branches_around(support, *drawn)
         correlation_kernels.correlate(
@@ -158,6 +187,8 @@ def _propose(
         correlation_kernels.add_shifts(
             component_of_tree, index.children, index.parameter_index, correlations.shifts, noise
         )
+        if len(of_model):
+            noise += of_model[component_of_tree, np.arange(num_trees)]
     work = branch_kernels.make_work(num_edges)
     branch_kernels.draw(
         branches.table, index.feature_index, component_of_tree, noise, branches.is_skewed, work, log_lengths
@@ -170,7 +201,7 @@ def _propose(
         log_ratio = np.empty_like(log_branches)
         correlation_kernels.log_ratio(
             branches.table, index.feature_index, log_lengths, branches.is_skewed, drawn.tripartition, around,
-            index.children, index.parameter_index, correlations.shifts, correlations.precision,
+            index.children, index.parameter_index, correlations.shifts, of_model, correlations.precision,
             work, log_ratio,
         )  # fmt: skip
         log_branches += log_ratio

@@ -20,7 +20,7 @@ from vbpi_mix.training.config import RunConfig
 from vbpi_mix.training.state import TrainingState, initial_mixture
 from vbpi_mix.trees.samples import TreeSample
 
-VERSION = 1
+VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,11 @@ class Checkpoint:
             taxa, stored["children"].numpy().astype(np.int32), stored["weights"].numpy(), stored["source"]
         )
         support = build_support(sample.children, taxa)
-        state = TrainingState.initial(initial_mixture(support, sample, config.mixture, config.optimisation))
+        # Every array is set to the stored one below; of the model only the number of coordinates matters.
+        table = content["state"].get("model_table")
+        start = None if table is None else np.zeros(table.shape[1])
+        mixture = initial_mixture(support, sample, config.mixture, config.optimisation, start)
+        state = TrainingState.initial(mixture)
         state.restore(content["step"], {name: array.numpy() for name, array in content["state"].items()})
         streams = RandomStreams.from_seed(config.seed)
         streams.restore(json.loads(content["streams"]))

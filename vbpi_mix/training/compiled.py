@@ -8,19 +8,37 @@ each is trained as a mixture of one, and they take turns.
 """
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 
 from vbpi_mix.errors import NonFiniteError
-from vbpi_mix.likelihood.base import TreeLikelihood
+from vbpi_mix.likelihood.estimated import AnyLikelihood, EstimatedModelLikelihood
 from vbpi_mix.likelihood.priors import ExponentialBranchPrior, log_topology_prior
 from vbpi_mix.objectives.estimators import Estimator
-from vbpi_mix.objectives.gradients import mixture_objective
-from vbpi_mix.training import _kernels
+from vbpi_mix.objectives.gradients import Objective, mixture_objective
+from vbpi_mix.training import _kernels, model_density
 from vbpi_mix.training._kernels import BranchScratch, TopologyScratch
 from vbpi_mix.training.config import MixtureConfig, OptimisationConfig
-from vbpi_mix.training.mixture import Sampler
+from vbpi_mix.training.mixture import Particles, Sampler
+from vbpi_mix.training.model_density import ModelDraws
 from vbpi_mix.training.state import StepDraw, StepSettings, TrainingState, describe_non_finite
+
+
+class ModelTerms(NamedTuple):
+    """What a model to estimate adds to a step.
+
+    Attributes:
+        draws: Coordinates of every tree's model and their densities.
+        log_prior: Log prior density of the coordinates [tree].
+        d_log_prior: Its derivative [tree, coordinate].
+        d_log_likelihood: Derivative of the log-likelihood [tree, coordinate].
+    """
+
+    draws: ModelDraws
+    log_prior: np.ndarray
+    d_log_prior: np.ndarray
+    d_log_likelihood: np.ndarray
 
 
 class CompiledEngine:
@@ -29,7 +47,7 @@ class CompiledEngine:
     def __init__(
         self,
         state: TrainingState,
-        likelihood: TreeLikelihood,
+        likelihood: AnyLikelihood,
         branch_prior: ExponentialBranchPrior,
         config: MixtureConfig,
         optimisation: OptimisationConfig,
@@ -38,7 +56,7 @@ class CompiledEngine:
 
         Args:
             state: Updated in place by every step.
-            likelihood: Likelihood of the data.
+            likelihood: Likelihood of the data; under a model with free parameters where the state has them.
             branch_prior: Prior of branch lengths.
             config: Sizes of a step.
             optimisation: Says which optimiser.
@@ -59,6 +77,11 @@ class CompiledEngine:
         self._sampler = Sampler(
             self._parts[0].mixture if is_alone else state.mixture, num_trees, num_denominators
         )
+        is_estimated = isinstance(likelihood, EstimatedModelLikelihood)
+        if is_estimated != (state.mixture.model is not None):
+            raise ValueError(
+                "expected both the likelihood and the mixture to have a model to estimate, or none"
+            )
         self._log_likelihood = np.empty(num_trees)
         self._d_branch = np.empty((num_trees, num_edges))
         self._topology_scratch = TopologyScratch.empty(num_edges, support.num_parents, support.num_parameters)
@@ -84,17 +107,19 @@ class CompiledEngine:
         networks, branches = state.mixture.networks, state.mixture.branches
         particles = sampler.draw(component_of_tree, denominators, draw.uniforms, draw.noise)
         log_lengths, lengths = particles.log_lengths, particles.branch_lengths
-        self._likelihood.value_and_gradient(
-            particles.topologies.children, lengths, out=(self._log_likelihood, self._d_branch)
-        )
+        model = self._evaluate(state, draw, particles, denominators)
         log_joint = (
             settings.inverse_temperature * self._log_likelihood
             + self._log_topology_prior
             + self._branch_prior.log_density_of(log_lengths, lengths)
         )
+        log_density = particles.log_topology + particles.log_branches
+        if model is not None:
+            log_joint += model.log_prior
+            log_density += model.draws.log_density
         objective = mixture_objective(
             log_joint.reshape(num_sampled, -1),
-            (particles.log_topology + particles.log_branches).reshape(num_sampled, -1, len(denominators)),
+            log_density.reshape(num_sampled, -1, len(denominators)),
             draw.choice.generator,
             settings.topology_gradient,
             settings.branch_gradient,
@@ -118,10 +143,59 @@ class CompiledEngine:
             state.branch_moments.transpose(1, 2, 3, 0), state.branch_updates.T, sampler.branch_work,
             sampler.all_components, self._branch_scratch,
         )  # fmt: skip
+        if model is not None:
+            self._ascend_model(state, settings, model, objective)
         self._state.step += 1
         if self._parts:
             self._changed.update(map(int, draw.choice.sampled))
         return bound
+
+    def _evaluate(
+        self, state: TrainingState, draw: StepDraw, particles: Particles, denominators: np.ndarray
+    ) -> ModelTerms | None:
+        """Fill in log-likelihoods and branch gradients; return what a model to estimate adds."""
+        likelihood, density = self._likelihood, state.mixture.model
+        children, lengths = particles.topologies.children, particles.branch_lengths
+        if not isinstance(likelihood, EstimatedModelLikelihood):
+            likelihood.value_and_gradient(children, lengths, out=(self._log_likelihood, self._d_branch))
+            return None
+        assert density is not None
+        assert draw.model_noise is not None
+        model = density.draw(particles.generator_of_tree, denominators, draw.model_noise)
+        self._log_likelihood[:], self._d_branch[:], d_coordinates = likelihood.value_and_gradients(
+            children, lengths, model.coordinates
+        )
+        transform = likelihood.transform
+        return ModelTerms(
+            model,
+            transform.log_prior(model.coordinates),
+            transform.prior_gradient(model.coordinates),
+            d_coordinates,
+        )
+
+    def _ascend_model(
+        self, state: TrainingState, settings: StepSettings, model: ModelTerms, objective: Objective
+    ) -> None:
+        """A step uphill of the densities of a model to estimate."""
+        density = state.mixture.model
+        assert density is not None  # there are terms of it
+        num_trees = len(model.log_prior)
+        d_joint = settings.inverse_temperature * model.d_log_likelihood + model.d_log_prior
+        slope, is_touched = model_density.gradient(
+            density,
+            model.draws,
+            objective.d_log_joint.reshape(num_trees, 1) * d_joint,
+            objective.d_path.reshape(num_trees, -1),
+            objective.d_score_branch.reshape(num_trees, -1),
+        )
+        model_density.ascend(
+            settings.model_rate,
+            density,
+            slope,
+            state.model_moments,
+            state.model_updates,
+            is_touched if self._is_lazy else np.ones_like(is_touched),
+        )
 
     def _concerned(self, draw: StepDraw) -> tuple[TrainingState, np.ndarray, np.ndarray]:
         """The state that a step changes, and in it the denominators and the component of every tree."""

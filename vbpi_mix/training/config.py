@@ -8,9 +8,12 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from vbpi_mix.branches.network import BranchDensity, BranchFeatures
+from vbpi_mix.errors import ConfigurationError
+from vbpi_mix.likelihood.model_names import parse_model
+from vbpi_mix.likelihood.model_parameters import ModelPriors
 from vbpi_mix.machine import available_cores
 from vbpi_mix.objectives.config import ComponentsConfig
 from vbpi_mix.objectives.gradients import BranchGradient, TopologyGradient
@@ -18,6 +21,25 @@ from vbpi_mix.objectives.gradients import BranchGradient, TopologyGradient
 
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
+
+
+class PriorsConfig(_Frozen):
+    """Priors of the free parameters of a substitution model; the defaults are those of MrBayes."""
+
+    exchangeabilities: float = Field(1.0, gt=0)
+    """Concentration of the symmetric Dirichlet prior on the different exchangeabilities."""
+    frequencies: float = Field(1.0, gt=0)
+    """Concentration of the symmetric Dirichlet prior on estimated frequencies."""
+    shape_rate: float = Field(1.0, gt=0)
+    """Rate of the exponential prior on the shape of gamma rates."""
+
+    def densities(self) -> ModelPriors:
+        """The priors as the likelihood takes them."""
+        return ModelPriors(**dict(self))
+
+
+DEFAULT_MODELS = {"dataset": "JC", "alignment": "GTR+F+G4"}
+"""Substitution models of bundled data sets, as in the literature, and of other alignments."""
 
 
 class DataConfig(_Frozen):
@@ -29,10 +51,28 @@ class DataConfig(_Frozen):
     """Name of a bundled data set, DS1 to DS8."""
     support: Path | None = None
     """Trees that the support is built from; without it the bundled ones, or IQ-TREE's bootstrap trees."""
-    model: Literal["JC"] = "JC"
-    """Substitution model."""
+    model: str = ""
+    """Substitution model, as IQ-TREE names it; without a name, that of `DEFAULT_MODELS`."""
+    priors: PriorsConfig = PriorsConfig()
+    """Priors of the model's free parameters."""
     branch_prior_rate: float = Field(10.0, gt=0)
     """Rate of the exponential prior on branch lengths, per expected substitution per site."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _default_model(cls, settings: Any) -> Any:
+        if not isinstance(settings, dict) or settings.get("model"):
+            return settings
+        source = "alignment" if settings.get("dataset") is None else "dataset"
+        return {**settings, "model": DEFAULT_MODELS[source]}
+
+    @field_validator("model")
+    @classmethod
+    def _known_model(cls, name: str) -> str:
+        try:
+            return parse_model(name).name
+        except ConfigurationError as error:
+            raise ValueError(str(error)) from None
 
     @model_validator(mode="after")
     def _one_source(self) -> "DataConfig":
@@ -119,6 +159,8 @@ class OptimisationConfig(_Frozen):
     """First learning rate of the subsplit networks."""
     branch_rate: float = Field(0.02, gt=0)
     """First learning rate of the branch-length networks."""
+    model_rate: float = Field(0.02, gt=0)
+    """First learning rate of the densities of the substitution model's parameters."""
     annealing: LinearAnnealing = LinearAnnealing()
     """Schedule of the inverse temperature."""
     decay: Annotated[CosineDecay | StepDecay, Field(discriminator="kind")] = CosineDecay()
@@ -205,6 +247,15 @@ class RunConfig(_Frozen):
     evaluation: EvaluationConfig = EvaluationConfig()
     machine: MachineConfig = MachineConfig()
 
+    @model_validator(mode="after")
+    def _engine_of_model(self) -> "RunConfig":
+        if self.machine.engine == "torch" and parse_model(self.data.model).is_estimated:
+            raise ValueError(
+                f"the torch engine takes no model with parameters to estimate, such as {self.data.model}: "
+                "use the compiled engine, or fix the parameters, as in --model JC or HKY{2.5}+F"
+            )
+        return self
+
 
 PUBLISHED_RECIPE: dict[str, dict[str, Any]] = {
     "mixture": {"particles": 10, "branch_density": "lognormal"},
@@ -217,6 +268,7 @@ PUBLISHED_RECIPE: dict[str, dict[str, Any]] = {
         "annealing_branch_gradient": "reparameterised",
         "topology_rate": 0.001,
         "branch_rate": 0.001,
+        "model_rate": 0.001,
         "annealing": {"kind": "linear", "initial": 0.001, "steps": 100_000},
         "decay": {"kind": "step", "ratio": 0.75, "every": 20_000},
     },

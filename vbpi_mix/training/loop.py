@@ -51,14 +51,15 @@ def train(
         NonFiniteError: A bound was not finite; the engine's state is that before the step.
     """
     num_steps = optimisation.num_steps
-    stop = engine.state().step
+    stop, num_coordinates = engine.state().step, engine.state().mixture.num_coordinates
     while (start := stop) < num_steps:
         stop = min(num_steps, start - start % report_every + report_every)
         began = time.perf_counter()
         bounds = []
         for step in range(start, stop):
             settings = StepSettings.of_step(step, optimisation)
-            bounds.append(engine.step(StepDraw.from_streams(streams, mixture, num_taxa), settings))
+            draw = StepDraw.from_streams(streams, mixture, num_taxa, num_coordinates)
+            bounds.append(engine.step(draw, settings))
         yield Progress(
             step=stop,
             num_steps=num_steps,

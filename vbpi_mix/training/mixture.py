@@ -1,6 +1,7 @@
 """The variational posterior: a uniform mixture of subsplit networks times branch-length networks.
 
-q(tau, b) = (1/A) sum_a q_a(tau) q_a(b | tau). All components share one support.
+q(tau, b, z) = (1/A) sum_a q_a(tau) q_a(b | tau) q_a(z), with z the free parameters of the substitution model,
+where it has any. All components share one support.
 """
 
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from vbpi_mix.sbn._probability_kernels import num_lanes
 from vbpi_mix.sbn.network import SubsplitNetworks
 from vbpi_mix.sbn.support import Support, TopologyIndex
 from vbpi_mix.training._kernels import AllComponents, draw_particles
+from vbpi_mix.training.model_density import ModelDensity
 
 
 class Particles(NamedTuple):
@@ -44,10 +46,12 @@ class Mixture:
     Attributes:
         networks: Subsplit networks of all components.
         branches: Branch-length parameters of all components.
+        model: Densities of the substitution model's free parameters; None where it has none.
     """
 
     networks: SubsplitNetworks
     branches: BranchParameters
+    model: ModelDensity | None = None
 
     @property
     def support(self) -> Support:
@@ -60,6 +64,11 @@ class Mixture:
         return self.networks.num_components
 
     @property
+    def num_coordinates(self) -> int:
+        """Number of free parameters of the substitution model."""
+        return 0 if self.model is None else self.model.num_coordinates
+
+    @property
     def with_psp(self) -> bool:
         """Whether branch features include primary subsplit pairs."""
         return self.branches.features is BranchFeatures.PSP
@@ -70,6 +79,7 @@ class Mixture:
         return Mixture(
             SubsplitNetworks.from_logits(self.support, self.networks.logits[own].copy()),
             BranchParameters(self.branches.table[own].copy(), self.branches.features, self.branches.density),
+            None if self.model is None else self.model.component(number),
         )
 
 

@@ -15,6 +15,7 @@ from vbpi_mix.sbn.support import Support
 from vbpi_mix.seeding import RandomStreams
 from vbpi_mix.training.config import MixtureConfig, OptimisationConfig
 from vbpi_mix.training.mixture import Mixture
+from vbpi_mix.training.model_density import ModelDensity
 from vbpi_mix.trees.samples import TreeSample
 
 INITIAL_POWER = 0.5
@@ -36,6 +37,8 @@ class TrainingState:
         topology_updates: Updates of every parent [component, parent].
         branch_moments: Adam's two moments of every branch parameter [component, feature + 1, 3, 2].
         branch_updates: Updates of every branch feature [component, feature + 1].
+        model_moments: Adam's two moments of the model's density [component, coordinate, coordinate + 1, 2].
+        model_updates: Updates of the model's density [component].
     """
 
     step: int
@@ -44,11 +47,13 @@ class TrainingState:
     topology_updates: Int32[np.ndarray, "component parent"]
     branch_moments: Float64[np.ndarray, "component feature_and_dummy 3 2"]
     branch_updates: Int32[np.ndarray, "component feature_and_dummy"]
+    model_moments: Float64[np.ndarray, "component coordinate coordinate_and_one 2"]
+    model_updates: Int32[np.ndarray, "component"]
 
     @classmethod
     def initial(cls, mixture: Mixture) -> "TrainingState":
         """State before the first step."""
-        table = mixture.branches.table
+        table, size = mixture.branches.table, mixture.num_coordinates
         return cls(
             step=0,
             mixture=mixture,
@@ -57,11 +62,13 @@ class TrainingState:
             # in memory like the table: components side by side
             branch_moments=np.zeros((*table.shape[1:], 2, len(table))).transpose(3, 0, 1, 2),
             branch_updates=np.zeros(table.shape[1::-1], np.int32).T,
+            model_moments=np.zeros((len(table), size, size + 1, 2)),
+            model_updates=np.zeros(len(table), np.int32),
         )
 
     def arrays(self) -> dict[str, np.ndarray]:
         """All arrays by name; they are the state's own, not copies."""
-        return {
+        arrays = {
             "logits": self.mixture.networks.logits,
             "branch_table": self.mixture.branches.table,
             "topology_moments": self.topology_moments,
@@ -69,6 +76,11 @@ class TrainingState:
             "branch_moments": self.branch_moments,
             "branch_updates": self.branch_updates,
         }
+        if self.mixture.model is not None:
+            arrays["model_table"] = self.mixture.model.table
+            arrays["model_moments"] = self.model_moments
+            arrays["model_updates"] = self.model_updates
+        return arrays
 
     def component(self, number: int) -> "TrainingState":
         """A copy of one component's part, as the state of a mixture of one."""
@@ -100,7 +112,11 @@ class TrainingState:
 
 
 def initial_mixture(
-    support: Support, sample: TreeSample, mixture: MixtureConfig, optimisation: OptimisationConfig
+    support: Support,
+    sample: TreeSample,
+    mixture: MixtureConfig,
+    optimisation: OptimisationConfig,
+    model: Float64[np.ndarray, "coordinate"] | None = None,
 ) -> Mixture:
     """The mixture before training.
 
@@ -111,6 +127,7 @@ def initial_mixture(
         sample: Trees whose frequencies the subsplit networks may start from.
         mixture: Family of the posterior.
         optimisation: Says how to start.
+        model: Coordinates of the substitution model to start from; None, or none, where it has none.
     """
     match optimisation.initial_topologies:
         case "support":
@@ -126,7 +143,9 @@ def initial_mixture(
         mixture.branch_model,
         mixture.branch_density,
     )
-    return Mixture(networks, branches)
+    if model is None or len(model) == 0:
+        return Mixture(networks, branches)
+    return Mixture(networks, branches, ModelDensity.initial(mixture.components, model))
 
 
 @dataclass(frozen=True)
@@ -137,14 +156,19 @@ class StepDraw:
         choice: Components drawn, and those whose densities make the mixture in the weights.
         uniforms: Numbers in [0, 1) for the topologies [tree, n - 1].
         noise: Standard normal numbers for the branches [tree, edge].
+        model_noise: Standard normal numbers for the model [tree, coordinate]; None where it has no free
+            parameters.
     """
 
     choice: ComponentChoice
     uniforms: Float64[np.ndarray, "tree subsplit"]
     noise: Float64[np.ndarray, "tree edge"]
+    model_noise: Float64[np.ndarray, "tree coordinate"] | None
 
     @classmethod
-    def from_streams(cls, streams: RandomStreams, mixture: MixtureConfig, num_taxa: int) -> "StepDraw":
+    def from_streams(
+        cls, streams: RandomStreams, mixture: MixtureConfig, num_taxa: int, num_coordinates: int = 0
+    ) -> "StepDraw":
         """Draw the random numbers of the next step."""
         num_trees = mixture.num_sampled * mixture.particles
         return cls(
@@ -153,6 +177,7 @@ class StepDraw:
             ),
             streams.topologies.random((num_trees, num_taxa - 1)),
             streams.branch_lengths.standard_normal((num_trees, 2 * num_taxa - 3)),
+            streams.models.standard_normal((num_trees, num_coordinates)) if num_coordinates else None,
         )
 
     @property
@@ -170,6 +195,7 @@ class StepSettings:
     branch_rate: float
     topology_gradient: TopologyGradient
     branch_gradient: BranchGradient
+    model_rate: float
 
     @classmethod
     def of_step(cls, step: int, optimisation: OptimisationConfig) -> "StepSettings":
@@ -183,6 +209,7 @@ class StepSettings:
             branch_gradient=(
                 optimisation.branch_gradient if beta == 1.0 else optimisation.annealing_branch_gradient
             ),
+            model_rate=factor * optimisation.model_rate,
         )
 
 
