@@ -15,6 +15,7 @@ Legend of the axis names (terms are in ``docs/glossary.md``):
 ``steps``                 leaves that stepwise addition adds, n - 3
 ``found``                 trees found in a text
 ``chosen``                nearest-neighbour interchanges to make
+``grafted``               topologies made by adding a leaf
 ``word``, ``words``       64-bit words of a set of taxa, ceil(n / 64)
 ``split``                 splits of a sample or of a support
 ``clade``                 clades of a support: two a split
