@@ -22,6 +22,9 @@ class Progress(Protocol):
     def stage(self, text: str) -> None:
         """Say what is being done or has been found."""
 
+    def expect(self, num_iterations: int) -> None:
+        """Take note of how many iterations there will be, where that was not known or has changed."""
+
     def training(self, iteration: int, bound: float, inverse_temperature: float) -> None:
         """Say how far training is.
 
@@ -57,6 +60,9 @@ class SilentProgress:
     def stage(self, text: str) -> None:
         """Say nothing."""
 
+    def expect(self, num_iterations: int) -> None:
+        """Say nothing."""
+
     def training(self, iteration: int, bound: float, inverse_temperature: float) -> None:
         """Say nothing."""
 
@@ -77,6 +83,10 @@ class PlainProgress:
     def stage(self, text: str) -> None:
         """Write the text on a line."""
         print(text, file=self._stream, flush=True)
+
+    def expect(self, num_iterations: int) -> None:
+        """Count from now on in parts of so many iterations."""
+        self._num_iterations = num_iterations
 
     def training(self, iteration: int, bound: float, inverse_temperature: float) -> None:
         """Write a line if a tenth of the training has passed since the last, or a minute."""
@@ -130,6 +140,11 @@ class TerminalProgress:
     def stage(self, text: str) -> None:
         """Write the text above the bar."""
         self._bar.console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def expect(self, num_iterations: int) -> None:
+        """Let the bar end at so many iterations."""
+        self._num_iterations = num_iterations
+        self._bar.update(self._task, total=num_iterations)
 
     def training(self, iteration: int, bound: float, inverse_temperature: float) -> None:
         """Move the bar."""

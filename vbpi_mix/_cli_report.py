@@ -6,7 +6,7 @@ from typing import Any
 
 from vbpi_mix._cli_progress import duration
 from vbpi_mix.results.diagnostics import PARETO_K_GOOD
-from vbpi_mix.results.result import Estimates, RunResult
+from vbpi_mix.results.result import Estimates, RunResult, SupportGrowth
 from vbpi_mix.results.run_directory import RunDirectory
 
 
@@ -23,6 +23,7 @@ def run_report(result: RunResult, out: Path) -> str:
     return "\n".join(
         [
             estimates_report(result),
+            *([growth_report(result.support_growth)] if result.support_growth is not None else []),
             f"time                       {duration(seconds.support)} support, "
             f"{duration(seconds.training)} training ({result.iterations:,} iterations of "
             f"{result.ms_per_iteration:.2f} ms), {duration(seconds.evaluation)} evaluation",
@@ -54,6 +55,21 @@ def estimates_report(estimates: Estimates) -> str:
             f"{100 * max(shares):.1f}%, Jensen-Shannon divergence {estimates.jensen_shannon:.3f}"
         )
     return "\n".join(lines)
+
+
+def growth_report(growth: SupportGrowth) -> str:
+    """What the check of the support has found, and by how much the support has grown."""
+    left = f"estimated posterior mass just outside {100 * growth.mass_outside:.2g}%"
+    if not growth.is_enough:
+        left += " (NOT little: clades may be missing; give more trees with --support)"
+    if not growth.rounds:
+        return f"support                    {left}"
+    topologies = sum(one.num_topologies for one in growth.rounds)
+    parameters = sum(one.num_parameters for one in growth.rounds)
+    return (
+        f"support                    grown in {len(growth.rounds)} round(s) by {topologies:,} topologies and "
+        f"{parameters:,} parameters; {left}, {100 * growth.rounds[0].mass_outside:.2g}% before"
+    )
 
 
 def likelihood_report(result: dict[str, Any]) -> str:

@@ -35,6 +35,7 @@ from vbpi_mix.results.result import (
     Provenance,
     RunResult,
     Seconds,
+    SupportGrowth,
     estimate,
     read_result,
     write_result,
@@ -102,7 +103,8 @@ def run(
         try:
             checkpoint = _begin(config, directory, resume, progress)
             checkpoint = _train(checkpoint, directory, progress, interruption)
-            return _finish(checkpoint, directory, progress)
+            checkpoint, growth = _grow(checkpoint, directory, progress, interruption)
+            return _finish(checkpoint, growth, directory, progress)
         except InterruptedRunError:
             if directory.holds_run():
                 progress.stage(f"continue with: vbpi-mix run --resume --out {shlex.quote(str(out))}")
@@ -119,7 +121,7 @@ def _begin(config: RunConfig, directory: RunDirectory, resume: bool, progress: P
         checkpoint = Checkpoint.load(directory.checkpoint)
         own = checkpoint.config.model_copy(update={"machine": config.machine})
         checkpoint = replace(checkpoint, config=own)
-        progress.stage(f"continuing at iteration {checkpoint.state.step:,}")
+        progress.stage(f"continuing at iteration {checkpoint.num_steps:,}")
         return checkpoint
     alignment = analysis.read_data(config.data)
     progress.stage(f"{alignment.source}: {alignment.num_taxa} taxa, {alignment.num_sites} sites")
@@ -137,28 +139,35 @@ def _begin(config: RunConfig, directory: RunDirectory, resume: bool, progress: P
         f"support: {support.num_parameters:,} parameters from {len(checkpoint.sample.children):,} topologies "
         f"({duration(checkpoint.support_seconds)})"
     )
-    if config.data.support is None and config.data.dataset is None:
-        with atomic_write(directory.support_trees) as temporary:
-            temporary.write_bytes(support_table(checkpoint.sample))
+    _keep_support(checkpoint, directory)
     if not resume:
         write_config(directory.config, config, sys.argv)
     _save(checkpoint, directory)
     return checkpoint
 
 
+def _keep_support(checkpoint: Checkpoint, directory: RunDirectory) -> None:
+    """Write the trees of the support, if the run has made them."""
+    if checkpoint.config.data.support is None and checkpoint.config.data.dataset is None:
+        with atomic_write(directory.support_trees) as temporary:
+            temporary.write_bytes(support_table(checkpoint.sample))
+
+
 def _train(
     checkpoint: Checkpoint, directory: RunDirectory, progress: Progress, interruption: Interruption
 ) -> Checkpoint:
-    """Train to the end, with a line of metrics for each report and a checkpoint now and then."""
-    config, start = checkpoint.config, checkpoint.state.step
+    """Train to the end of a phase, with a line of metrics for each report and a checkpoint now and then."""
+    config, before = checkpoint.config, checkpoint.steps_before
+    optimisation = config.training_of_phase(len(checkpoint.growth))
     engine = analysis.make_engine(checkpoint)
-    _forget_after(directory, start)
+    _forget_after(directory, checkpoint.num_steps)
+    progress.expect(before + optimisation.iterations)
     training_seconds, saved_at = checkpoint.training_seconds, time.monotonic()
     reports = train(
         engine,
         checkpoint.streams,
         config.mixture,
-        config.optimisation,
+        optimisation,
         checkpoint.patterns.num_taxa,
         config.machine.log_every,
     )
@@ -166,11 +175,12 @@ def _train(
     with interruption.deferred(), np.errstate(over="ignore", invalid="ignore", divide="ignore"):
         try:
             for report in reports:
+                is_last = report.step == report.num_steps
+                report = replace(report, step=before + report.step, num_steps=before + report.num_steps)
                 training_seconds += report.seconds
                 record = asdict(report)
                 append_json_line(directory.metrics, {"iteration": record.pop("step"), **record})
                 progress.training(report.step, report.bound, report.inverse_temperature)
-                is_last = report.step == report.num_steps
                 is_due = time.monotonic() - saved_at >= config.machine.checkpoint_seconds
                 if is_last or is_due or interruption.signal_number is not None:
                     checkpoint = replace(checkpoint, state=engine.state(), training_seconds=training_seconds)
@@ -184,14 +194,40 @@ def _train(
             _save(checkpoint, directory)
             reason = str(error).rstrip(".")
             raise NonFiniteError(
-                f"training stopped after step {checkpoint.state.step:,}: {reason}; start a new run with "
+                f"training stopped after step {checkpoint.num_steps:,}: {reason}; start a new run with "
                 "lower --topology-rate and --branch-rate and another --out (the state before is in "
                 f"{directory.checkpoint})"
             ) from None
     return checkpoint
 
 
-def _finish(checkpoint: Checkpoint, directory: RunDirectory, progress: Progress) -> RunResult:
+def _grow(
+    checkpoint: Checkpoint, directory: RunDirectory, progress: Progress, interruption: Interruption
+) -> tuple[Checkpoint, SupportGrowth | None]:
+    """Check the support and, while posterior mass presses against its edge, grow it and train on."""
+    if not checkpoint.config.grows_support:
+        return checkpoint, None
+    while True:
+        outside = analysis.check_support(checkpoint)
+        progress.stage(f"estimated posterior mass just outside the support: {100 * outside.mass:.2g}%")
+        if not analysis.is_to_grow(checkpoint, outside):
+            is_enough = outside.mass <= checkpoint.config.growth.max_outside
+            rounds = list(checkpoint.growth)
+            return checkpoint, SupportGrowth(rounds=rounds, mass_outside=outside.mass, is_enough=is_enough)
+        checkpoint = analysis.grow_support(checkpoint, outside)
+        done = checkpoint.growth[-1]
+        progress.stage(
+            f"support grown by {done.num_topologies:,} topologies and {done.num_parameters:,} parameters; "
+            "training goes on"
+        )
+        _keep_support(checkpoint, directory)
+        _save(checkpoint, directory)
+        checkpoint = _train(checkpoint, directory, progress, interruption)
+
+
+def _finish(
+    checkpoint: Checkpoint, growth: SupportGrowth | None, directory: RunDirectory, progress: Progress
+) -> RunResult:
     """Evaluate the trained mixture and write what the run found; ``result.json`` comes last."""
     config, patterns = checkpoint.config, checkpoint.patterns
     progress.stage("evaluating")
@@ -207,12 +243,13 @@ def _finish(checkpoint: Checkpoint, directory: RunDirectory, progress: Progress)
     result = RunResult(
         **estimates.model_dump(),
         refit=evaluation.refit,
+        support_growth=growth,
         seconds=Seconds(
             support=checkpoint.support_seconds,
             training=checkpoint.training_seconds,
             evaluation=time.perf_counter() - began,
         ),
-        iterations=checkpoint.state.step,
+        iterations=checkpoint.num_steps,
         ms_per_iteration=_ms_per_iteration(directory, checkpoint),
         seed=config.seed,
         versions=versions(),
@@ -256,7 +293,7 @@ def _ms_per_iteration(directory: RunDirectory, checkpoint: Checkpoint) -> float:
     """
     records = _metrics(directory)
     if not math.isclose(sum(record["seconds"] for record in records), checkpoint.training_seconds):
-        return 1000 * checkpoint.training_seconds / checkpoint.state.step
+        return 1000 * checkpoint.training_seconds / checkpoint.num_steps
     ends = [record["iteration"] for record in records]
     steps = [end - start for start, end in zip([0, *ends[:-1]], ends, strict=True)]
     return statistics.median(

@@ -110,6 +110,14 @@ def run(
             "[default: bundled trees, or IQ-TREE's bootstrap trees]",
         ),
     ] = None,
+    grow_support: Annotated[
+        bool | None,
+        typer.Option(
+            "--grow-support/--no-grow-support",
+            help="Add topologies to the support where posterior mass presses against its edge. "
+            "[default: for alignments, not for bundled data sets]",
+        ),
+    ] = None,
     components: Annotated[
         int | None,
         typer.Option(
@@ -275,6 +283,7 @@ def run(
         "alignment": alignment,
         "dataset": dataset,
         "support": support,
+        "grow_support": grow_support,
         "components": components,
         "sampled": sampled,
         "estimator": estimator,

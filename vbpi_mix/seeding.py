@@ -9,7 +9,10 @@ from typing import Any
 
 import numpy as np
 
-STREAMS = ("initialisation", "topologies", "branch_lengths", "component_choice", "evaluation", "commands")
+STREAMS = (
+    *("initialisation", "topologies", "branch_lengths", "component_choice", "evaluation", "commands"),
+    "growth",
+)
 """Names of a run's streams. Append only: the position seeds the stream.
 
 Nothing draws from ``initialisation``: mixtures start from frequencies or zeros. It keeps its place for the
@@ -27,6 +30,7 @@ class RandomStreams:
     component_choice: np.random.Generator
     evaluation: np.random.Generator
     commands: np.random.Generator
+    growth: np.random.Generator
 
     @classmethod
     def from_seed(cls, seed: int) -> "RandomStreams":

@@ -158,7 +158,7 @@ def test_what_piqtree_says_when_it_fails_is_passed_on(tmp_path, monkeypatch):
 
 @pytest.mark.iqtree
 def test_iqtree_makes_trees_where_a_taxon_has_no_data(require_program):
-    require_program("iqtree2")
+    require_program("iqtree3", "iqtree2")
     alignment = without_data(make_alignment(8), 3)
     found = find_support(alignment, seed=1)
     assert found.route is SupportRoute.IQTREE

@@ -6,7 +6,7 @@ states of the random streams. Writing it atomically is the caller's part.
 """
 
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -16,10 +16,11 @@ from vbpi_mix.patterns import SitePatterns
 from vbpi_mix.sbn.support import build_support
 from vbpi_mix.seeding import RandomStreams
 from vbpi_mix.training.config import RunConfig
+from vbpi_mix.training.growth import GrowthRound
 from vbpi_mix.training.state import TrainingState, initial_mixture
 from vbpi_mix.trees.samples import TreeSample
 
-VERSION = 1
+VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -30,10 +31,13 @@ class Checkpoint:
         config: Configuration of the run.
         patterns: The data.
         sample: Trees that the support was built from.
-        state: Training state.
+        state: Training state. Its steps are those of the present phase: of the first training, or of that
+            after the last round of growth.
         streams: Random streams, as they were after the state's last step.
         training_seconds: Time spent in training steps so far.
-        support_seconds: Time spent on finding the trees and building the support.
+        support_seconds: Time spent on finding the trees, building the support and growing it.
+        growth: Rounds of the support's growth so far.
+        steps_before: Steps of the phases before.
     """
 
     config: RunConfig
@@ -43,6 +47,13 @@ class Checkpoint:
     streams: RandomStreams
     training_seconds: float
     support_seconds: float
+    growth: tuple[GrowthRound, ...] = ()
+    steps_before: int = 0
+
+    @property
+    def num_steps(self) -> int:
+        """Training steps done in all phases."""
+        return self.steps_before + self.state.step
 
     def save(self, path: Path) -> None:
         """Write to a file."""
@@ -66,6 +77,8 @@ class Checkpoint:
             "streams": json.dumps(self.streams.state()),
             "training_seconds": self.training_seconds,
             "support_seconds": self.support_seconds,
+            "growth": [asdict(one) for one in self.growth],
+            "steps_before": self.steps_before,
         }
         torch.save(content, path)
 
@@ -112,5 +125,13 @@ class Checkpoint:
         streams = RandomStreams.from_seed(config.seed)
         streams.restore(json.loads(content["streams"]))
         return cls(
-            config, patterns, sample, state, streams, content["training_seconds"], content["support_seconds"]
+            config=config,
+            patterns=patterns,
+            sample=sample,
+            state=state,
+            streams=streams,
+            training_seconds=content["training_seconds"],
+            support_seconds=content["support_seconds"],
+            growth=tuple(GrowthRound(**one) for one in content["growth"]),
+            steps_before=content["steps_before"],
         )

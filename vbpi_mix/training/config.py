@@ -144,6 +144,23 @@ class OptimisationConfig(_Frozen):
     """Schedule of the learning rates."""
 
 
+class GrowthConfig(_Frozen):
+    """Growth of the support where posterior mass presses against its edge."""
+
+    enabled: bool | None = None
+    """Whether the support is checked and grown; None: for alignments, not for bundled data sets."""
+    max_outside: float = Field(0.005, gt=0, lt=1)
+    """Estimated posterior probability just outside the support that is left there."""
+    max_rounds: int = Field(3, ge=1)
+    """Most rounds of growth and further training."""
+    max_topologies: int = Field(1_000, ge=1)
+    """Most topologies that a round adds."""
+    training: float = Field(0.2, gt=0, le=1)
+    """Steps of training after a round, as a share of the first training's."""
+    rates: float = Field(0.25, gt=0, le=1)
+    """First learning rates of that training, as a share of the first training's."""
+
+
 class EvaluationConfig(_Frozen):
     """How the trained mixture is evaluated."""
 
@@ -191,8 +208,29 @@ class RunConfig(_Frozen):
     data: DataConfig
     mixture: MixtureConfig = MixtureConfig()
     optimisation: OptimisationConfig = OptimisationConfig()
+    growth: GrowthConfig = GrowthConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     machine: MachineConfig = MachineConfig()
+
+    @property
+    def grows_support(self) -> bool:
+        """Whether the support is checked and grown."""
+        return self.data.dataset is None if self.growth.enabled is None else self.growth.enabled
+
+    def training_of_phase(self, phase: int) -> OptimisationConfig:
+        """How to train: first, in phase 0, or after round 1, 2, ... of growth: briefly and not annealed."""
+        first = self.optimisation
+        if phase == 0:
+            return first
+        return first.model_copy(
+            update={
+                "iterations": max(1, round(self.growth.training * first.iterations)),
+                "topology_rate": self.growth.rates * first.topology_rate,
+                "branch_rate": self.growth.rates * first.branch_rate,
+                "annealing": LinearAnnealing(steps=0),
+                "decay": CosineDecay(),
+            }
+        )
 
 
 PUBLISHED_RECIPE: dict[str, dict[str, Any]] = {
@@ -209,6 +247,7 @@ PUBLISHED_RECIPE: dict[str, dict[str, Any]] = {
         "annealing": {"kind": "linear", "initial": 0.001, "steps": 100_000},
         "decay": {"kind": "step", "ratio": 0.75, "every": 20_000},
     },
+    "growth": {"enabled": False},
     "evaluation": {"refit": False},
 }
 """The literature's recipe (Zhang & Matsen 2019; Molén et al. 2024): settings that replace the defaults."""
