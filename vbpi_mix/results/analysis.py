@@ -35,7 +35,7 @@ from vbpi_mix.trees.samples import TreeSample
 REFIT_DRAWS = 50_000
 """Draws that the refit learns from, over all components; no more than the evaluation uses."""
 
-ADDED_SHARE = 0.99
+ADDED_SHARE = 0.999
 """Share of the posterior mass found outside the support that a round of growth adds to it."""
 
 GROWTH_DRAWS = 10_000
