@@ -223,7 +223,10 @@ class _Integrand:
         grid = np.broadcast_to(COARSE, (len(draw), len(COARSE)))
         old, new = self._values(neighbours, draw, grid, grid)
         fine = np.broadcast_to(FINE, (len(draw), len(FINE)))
-        return tuple(_integrals(fine, CubicSpline(COARSE, values, axis=1)(FINE)) for values in (old, new))
+        over_old, over_new = (
+            _integrals(fine, CubicSpline(COARSE, values, axis=1)(FINE)) for values in (old, new)
+        )
+        return over_old, over_new
 
     def close(
         self, neighbours: _Neighbours, drawn: np.ndarray, old: _Integrals, new: _Integrals
@@ -234,10 +237,11 @@ class _Integrand:
         repeated = _Neighbours(*(np.repeat(part, num_draws, axis=0) for part in neighbours))
         grids = [np.repeat(_grid(one), num_draws, axis=0) for one in (old, new)]
         both = zip(grids, self._values(repeated, draw.ravel(), *grids), strict=True)
-        return tuple(
+        over_old, over_new = (
             _Integrals(*(part.reshape(num_neighbours, num_draws) for part in _integrals(grid, values)))
             for grid, values in both
         )
+        return over_old, over_new
 
     def _values(
         self, neighbours: _Neighbours, draw: np.ndarray, old_grid: np.ndarray, new_grid: np.ndarray
