@@ -45,6 +45,7 @@ def fit(
     seed: int = 0,
     mixture: Mapping[str, Any] | None = None,
     optimisation: Mapping[str, Any] | None = None,
+    growth: Mapping[str, Any] | None = None,
     evaluation: Mapping[str, Any] | None = None,
     machine: Mapping[str, Any] | None = None,
     report: Callable[[Progress], None] | None = None,
@@ -57,6 +58,8 @@ def fit(
         seed: Seed of all random streams; the same seed gives the same posterior.
         mixture: Settings of `vbpi_mix.training.config.MixtureConfig`, such as ``{"components": 3}``.
         optimisation: Settings of `OptimisationConfig`, such as ``{"iterations": 2000}``.
+        growth: Settings of `GrowthConfig`, such as ``{"enabled": True}``; by default the support stays as it
+            is.
         evaluation: Settings of `EvaluationConfig`.
         machine: Settings of `MachineConfig`, such as ``{"threads": 2}``.
         report: Called now and then with the progress of training.
@@ -73,24 +76,36 @@ def fit(
             "data": {"alignment": Path(alignment.source)},
             "mixture": dict(mixture or {}),
             "optimisation": dict(optimisation or {}),
+            "growth": {"enabled": False, **(growth or {})},
             "evaluation": dict(evaluation or {}),
             "machine": dict(machine or {}),
         }
     )
     checkpoint = analysis.start_run(config, alignment, trees)
-    engine = analysis.make_engine(checkpoint)
+    _train(checkpoint, report)
+    while config.grows_support:
+        outside = analysis.check_support(checkpoint)
+        if not analysis.is_to_grow(checkpoint, outside):
+            break
+        checkpoint = analysis.grow_support(checkpoint, outside)
+        _train(checkpoint, report)
+    return Posterior(checkpoint)
+
+
+def _train(checkpoint: Checkpoint, report: Callable[[Progress], None] | None) -> None:
+    """Train to the end of a phase, in place."""
+    config, engine = checkpoint.config, analysis.make_engine(checkpoint)
     for progress in train(
         engine,
         checkpoint.streams,
         config.mixture,
-        config.optimisation,
-        alignment.num_taxa,
+        config.training_of_phase(len(checkpoint.growth)),
+        checkpoint.patterns.num_taxa,
         config.machine.log_every,
     ):
         if report is not None:
             report(progress)
     engine.state()  # brings the checkpoint's state up to date
-    return Posterior(checkpoint)
 
 
 class Posterior:
