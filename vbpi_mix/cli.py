@@ -107,7 +107,7 @@ def run(
         typer.Option(
             metavar="FILE",
             help="Trees that the support is built from: Newick, NEXUS or a table. "
-            "[default: bundled trees, or IQ-TREE's bootstrap trees]",
+            "[default: bundled trees, or those made by the best means at hand]",
         ),
     ] = None,
     grow_support: Annotated[

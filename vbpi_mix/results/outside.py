@@ -22,7 +22,6 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float64, Int32, Int64
-from scipy.interpolate import CubicSpline
 from scipy.special import logsumexp
 
 from vbpi_mix.results.correction import CorrectedPosterior, importance_resample
@@ -219,6 +218,8 @@ class _Integrand:
 
     def coarse(self, neighbours: _Neighbours, drawn: np.ndarray) -> tuple[_Integrals, _Integrals]:
         """Integrals [neighbour] over the old branch and over the new one, from one draw each."""
+        from scipy.interpolate import CubicSpline  # which changes the filters of warnings
+
         draw = drawn[neighbours.beside, 0]
         grid = np.broadcast_to(COARSE, (len(draw), len(COARSE)))
         old, new = self._values(neighbours, draw, grid, grid)

@@ -28,7 +28,7 @@ class DataConfig(_Frozen):
     dataset: str | None = None
     """Name of a bundled data set, DS1 to DS8."""
     support: Path | None = None
-    """Trees that the support is built from; without it the bundled ones, or IQ-TREE's bootstrap trees."""
+    """Trees that the support is built from; without it the bundled ones, or those of the best open route."""
     model: Literal["JC"] = "JC"
     """Substitution model."""
     branch_prior_rate: float = Field(10.0, gt=0)
