@@ -16,11 +16,12 @@ def section(results: Path) -> Section | None:
     if not found:
         return None
     measured = sorted(found.values(), key=lambda one: (one["dataset"], ROUTES.index(one["route"])))
-    parts = [_routes(measured)]
+    whole = [one for one in measured if not one["is_spoilt"]]
     grown = [one for one in measured if one["grown"] is not None]
+    parts = [_routes(whole)] if whole else []
     if grown:
         parts.append(_growth(grown))
-    return Section("Where the support's trees come from", _findings(measured), parts, [*found])
+    return Section("Where the support's trees come from", _findings(whole, grown), parts, [*found])
 
 
 def _percent(share: float) -> str:
@@ -28,8 +29,8 @@ def _percent(share: float) -> str:
     return f"{100 * share:.2f}%"
 
 
-def _findings(measured: list[dict[str, Any]]) -> list[str]:
-    """The least that each route covers, and what growth makes of the worst."""
+def _findings(measured: list[dict[str, Any]], grown: list[dict[str, Any]]) -> list[str]:
+    """The least that each route covers, and what growth makes of the worst support."""
     text = []
     for route in ROUTES:
         own = [one for one in measured if one["route"] == route]
@@ -39,14 +40,18 @@ def _findings(measured: list[dict[str, Any]]) -> list[str]:
                 f"Route {route}: supports cover {_percent(worst['coverage'])} of the golden posterior or "
                 f"more ({worst['dataset']} least) over {len(own)} data sets."
             )
-    grown = [one for one in measured if one["grown"] is not None]
     if grown:
         worst = min(grown, key=lambda one: one["coverage"])
         text.append(
-            f"The support that covers least, of {worst['dataset']} by route {worst['route']}, grows from "
+            f"A support of {worst['dataset']} by route {_name(worst)} grows from "
             f"{_percent(worst['coverage'])} to {_percent(worst['grown']['coverage'])}."
         )
     return text
+
+
+def _name(one: dict[str, Any]) -> str:
+    """Name of the route, and whether its trees are all there."""
+    return one["route"] + (", spoilt" if one["is_spoilt"] else "")
 
 
 def _routes(measured: list[dict[str, Any]]) -> Table:
@@ -82,7 +87,7 @@ def _growth(grown: list[dict[str, Any]]) -> Table:
         rows.append(
             [
                 one["dataset"],
-                one["route"],
+                _name(one),
                 str(len(growth["rounds"])),
                 f"{after['num_topologies'] - one['num_topologies']:,}",
                 f"{after['num_parameters'] - one['num_parameters']:,}",
@@ -93,7 +98,8 @@ def _growth(grown: list[dict[str, Any]]) -> Table:
             ]
         )
     return Table(
-        "The same supports after training with growth, one seed each: what was added, the posterior mass "
+        "Supports after training with growth, one seed each (spoilt: without the trees that have the least "
+        "probable split of the best topology): what was added, the posterior mass "
         "estimated just outside the support before and after, and the golden probability that it covers.",
         ["", "route", "rounds", "topologies", "parameters", "outside before", "after", "covers", "then"],
         rows,
