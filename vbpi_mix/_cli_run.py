@@ -139,18 +139,13 @@ def _begin(config: RunConfig, directory: RunDirectory, resume: bool, progress: P
         f"support: {support.num_parameters:,} parameters from {len(checkpoint.sample.children):,} topologies "
         f"({duration(checkpoint.support_seconds)})"
     )
-    _keep_support(checkpoint, directory)
+    if config.data.support is None and config.data.dataset is None:
+        with atomic_write(directory.support_trees) as temporary:
+            temporary.write_bytes(support_table(checkpoint.sample))
     if not resume:
         write_config(directory.config, config, sys.argv)
     _save(checkpoint, directory)
     return checkpoint
-
-
-def _keep_support(checkpoint: Checkpoint, directory: RunDirectory) -> None:
-    """Write the trees of the support, if the run has made them."""
-    if checkpoint.config.data.support is None and checkpoint.config.data.dataset is None:
-        with atomic_write(directory.support_trees) as temporary:
-            temporary.write_bytes(support_table(checkpoint.sample))
 
 
 def _train(
@@ -220,7 +215,6 @@ def _grow(
             f"support grown by {done.num_topologies:,} topologies and {done.num_parameters:,} parameters; "
             "training goes on"
         )
-        _keep_support(checkpoint, directory)
         _save(checkpoint, directory)
         checkpoint = _train(checkpoint, directory, progress, interruption)
 
