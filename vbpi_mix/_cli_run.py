@@ -203,7 +203,10 @@ def _grow(
     if not checkpoint.config.grows_support:
         return checkpoint, None
     while True:
+        began = time.perf_counter()
         outside = analysis.check_support(checkpoint)
+        seconds = checkpoint.support_seconds + time.perf_counter() - began
+        checkpoint = replace(checkpoint, support_seconds=seconds)
         progress.stage(f"estimated posterior mass just outside the support: {100 * outside.mass:.2g}%")
         if not analysis.is_to_grow(checkpoint, outside):
             is_enough = outside.mass <= checkpoint.config.growth.max_outside

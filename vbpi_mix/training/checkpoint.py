@@ -35,7 +35,7 @@ class Checkpoint:
             after the last round of growth.
         streams: Random streams, as they were after the state's last step.
         training_seconds: Time spent in training steps so far.
-        support_seconds: Time spent on finding the trees, building the support and growing it.
+        support_seconds: Time spent on finding the trees, building the support, checking and growing it.
         growth: Rounds of the support's growth so far.
         steps_before: Steps of the phases before.
     """
