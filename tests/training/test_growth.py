@@ -145,6 +145,7 @@ def test_a_grown_sample_has_the_trees_added_at_small_weights(mixture_and_sample)
     np.testing.assert_array_equal(larger.children[: len(sample.children)], sample.children)
     np.testing.assert_array_equal(larger.weights[: len(sample.children)], sample.weights)
     assert (larger.weights[len(sample.children) :] > 0).all()
+    assert larger.source == "random; 3 topologies found just outside"
     assert (larger.weights[len(sample.children) :] <= sample.weights.min()).all()
     assert not np.isneginf(
         grown_mixture(

@@ -169,7 +169,9 @@ def test_iqtree_makes_trees_where_a_taxon_has_no_data(require_program):
 def test_piqtree_makes_bootstrap_trees():
     if not piqtree_trees.has_piqtree():
         pytest.skip("piqtree is absent: pip install 'vbpi-mix[support]'")
-    alignment = make_alignment(8)
+    whole = make_alignment(8)
+    is_missing = np.random.default_rng(0).random(whole.states.shape) < 0.3
+    alignment = Alignment(whole.taxa, np.where(is_missing, np.uint8(15), whole.states), "with gaps")
     sample = piqtree_trees.piqtree_trees(alignment, seed=1)
     assert sample.taxa == alignment.taxa
     assert sample.weights.sum() == piqtree_trees.NUM_TREES

@@ -84,7 +84,7 @@ def grown_sample(sample: TreeSample, added: NearTopologies) -> TreeSample:
         sample.taxa,
         np.concatenate([sample.children, added.children]),
         np.concatenate([sample.weights, np.maximum(weights, np.finfo(np.float64).tiny)]),
-        sample.source,
+        f"{sample.source}; {len(weights):,} topologies found just outside",
     )
 
 
