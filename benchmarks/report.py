@@ -37,6 +37,7 @@ ORDER = (
     "batch_statistics",
     "startup",
     "support",
+    "support_routes",
 )
 """Modules of ``sections`` in the order of the report; others follow by name."""
 

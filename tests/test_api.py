@@ -8,6 +8,7 @@ import pytest
 
 import vbpi_mix
 from vbpi_mix.errors import ConfigurationError
+from vbpi_mix.trees.enumeration import all_topologies
 from vbpi_mix.trees.samples import TreeSample, read_tree_draws
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -77,3 +78,18 @@ def test_every_public_name_is_there():
     assert set(vbpi_mix.__all__) <= set(dir(vbpi_mix))
     with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
         _ = vbpi_mix.nonsense
+
+
+@pytest.mark.parametrize("num_taxa", [4, 5])
+def test_growth_finds_what_one_topology_lacks(num_taxa):
+    rng = np.random.default_rng(num_taxa)
+    states = (1 << rng.integers(0, 4, (num_taxa, 12))).astype(np.uint8)  # noise: no topology stands out
+    alignment = vbpi_mix.Alignment(tuple("abcde"[:num_taxa]), states, "noise")
+    one = TreeSample(alignment.taxa, all_topologies(num_taxa)[:1], np.ones(1), "one")
+    settings = {"optimisation": {"iterations": 300}, "evaluation": {"repeats": 5}}
+    fixed = vbpi_mix.fit(alignment, one, **settings)
+    assert len(fixed.topologies().children) == 1
+    grown = vbpi_mix.fit(alignment, one, growth={"enabled": True}, **settings).topologies()
+    # Every neighbour of the one topology is there, and of the rest what is one further interchange away.
+    assert len(grown.children) == {4: 3, 5: 15}[num_taxa]
+    assert grown.weights.max() < 0.9

@@ -90,7 +90,7 @@ def test_two_runs_that_agree_have_exit_code_0(finished):
     assert result["converged"] is True
     assert result["verdict"].startswith("converged: yes - ")
     assert {criterion["name"]: criterion["passed"] for criterion in result["criteria"]} == dict.fromkeys(
-        ("training", "bound", "pareto_k", "ess", "asdsf", "marginal_likelihood"), True
+        ("training", "bound", "pareto_k", "ess", "asdsf", "marginal_likelihood", "support"), True
     )
     assert [(run["directory"], run["seed"], run["iterations"]) for run in result["runs"]] == [
         ("run1", 4, 600),

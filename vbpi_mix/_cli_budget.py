@@ -3,8 +3,9 @@
 Schedules are shares of the run, so the number of iterations must be known before the first one. A budget is
 planned for as follows. What is left of it when the support is made and the rehearsal done pays first for the
 evaluation, by the pace of drawing that was measured, and for start and end of the processes; nine tenths of
-the rest are for training, by the pace of steps, as much as the configuration asks for at most. Should the
-machine turn out slower, training stops when all of the rest is spent.
+the rest are for training, by the pace of steps, as much as the configuration asks for at most. Where the
+support may grow, that includes the training after one round of growth. Should the machine turn out slower, or
+the support grow more often, training stops when all of the rest is spent.
 """
 
 import tempfile
@@ -26,6 +27,9 @@ MIN_ITERATIONS = 200
 
 FIXED_SECONDS = 8.0
 """For starting processes, loading compiled code, refitting and writing files."""
+
+CHECKS = 4
+"""Time for checks of the support, in times of their draws: two checks, each twice as long as its draws."""
 
 TIMED_SECONDS = 0.2
 """Time that measuring the pace of steps takes, about."""
@@ -104,7 +108,8 @@ def evaluation_seconds(config: RunConfig, pace: Pace) -> float:
     """What evaluating a run takes after its training, and its share of combining several, about."""
     draws = config.evaluation.repeats * config.evaluation.samples
     learnt = min(draws, analysis.REFIT_DRAWS) if config.evaluation.refit else 0
-    return FIXED_SECONDS + (learnt + 2 * draws) * pace.draw
+    looked = CHECKS * analysis.GROWTH_DRAWS if config.grows_support else 0
+    return FIXED_SECONDS + (learnt + 2 * draws + looked) * pace.draw
 
 
 def plan_training(config: RunConfig, pace: Pace, seconds: float) -> RunConfig:
@@ -119,9 +124,10 @@ def plan_training(config: RunConfig, pace: Pace, seconds: float) -> RunConfig:
         ConfigurationError: That is too little.
     """
     left = seconds - evaluation_seconds(config, pace)
-    iterations = min(config.optimisation.iterations, int(0.9 * left / pace.step))
+    step = pace.step * (1 + config.growth.training if config.grows_support else 1)
+    iterations = min(config.optimisation.iterations, int(0.9 * left / step))
     if iterations < MIN_ITERATIONS:
-        least = MIN_ITERATIONS * pace.step / 0.9 + evaluation_seconds(config, pace) - seconds
+        least = MIN_ITERATIONS * step / 0.9 + evaluation_seconds(config, pace) - seconds
         raise ConfigurationError(
             f"--budget: expected about {least:.0f} s more: {max(0.0, seconds):.0f} s were left for "
             "training and evaluation; give more time, or fewer --repeats"

@@ -32,6 +32,7 @@ OPTION_FIELDS: dict[str, tuple[str, ...]] = {
     "iterations": ("optimisation", "iterations"),
     "topology_rate": ("optimisation", "topology_rate"),
     "branch_rate": ("optimisation", "branch_rate"),
+    "grow_support": ("growth", "enabled"),
     "repeats": ("evaluation", "repeats"),
     "samples": ("evaluation", "samples"),
     "refit": ("evaluation", "refit"),

@@ -6,7 +6,7 @@ from typing import Any
 
 from vbpi_mix._cli_progress import duration
 from vbpi_mix.results.diagnostics import PARETO_K_GOOD
-from vbpi_mix.results.result import Estimates, RunResult, Summary
+from vbpi_mix.results.result import Estimates, RunResult, Summary, SupportGrowth
 from vbpi_mix.results.run_directory import RunDirectory
 
 
@@ -27,6 +27,7 @@ def run_report(result: RunResult, out: Path) -> str:
             estimates_report(result),
             *_member_lines(result),
             f"substitution model         {result.provenance.model}",
+            *([growth_report(result.support_growth)] if result.support_growth is not None else []),
             f"time                       {duration(seconds.support)} support, "
             f"{duration(seconds.training)} training ({result.iterations:,} iterations of "
             f"{result.ms_per_iteration:.2f} ms), {duration(seconds.evaluation)} evaluation",
@@ -71,6 +72,21 @@ def _member_lines(result: RunResult) -> list[str]:
         + ("none" if member.pareto_k is None else f"{member.pareto_k:.2f}")
         for member in result.runs
     ]
+
+
+def growth_report(growth: SupportGrowth) -> str:
+    """What the check of the support has found, and by how much the support has grown."""
+    left = f"estimated posterior mass just outside {100 * growth.mass_outside:.2g}%"
+    if not growth.is_enough:
+        left += " (NOT little: clades may be missing; give more trees with --support)"
+    if not growth.rounds:
+        return f"support                    {left}"
+    topologies = sum(one.num_topologies for one in growth.rounds)
+    parameters = sum(one.num_parameters for one in growth.rounds)
+    return (
+        f"support                    grown in {len(growth.rounds)} round(s) by {topologies:,} topologies and "
+        f"{parameters:,} parameters; {left}, {100 * growth.rounds[0].mass_outside:.2g}% before"
+    )
 
 
 def likelihood_report(result: dict[str, Any]) -> str:

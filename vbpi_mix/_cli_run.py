@@ -29,6 +29,7 @@ from vbpi_mix.results.result import (
     Provenance,
     RunResult,
     Seconds,
+    SupportGrowth,
     estimate,
     write_result,
 )
@@ -63,24 +64,24 @@ def single_run(
         analysis.check_device(config.machine)
         analysis.use_threads(config.machine)
         checkpoint = Checkpoint.load(directory.checkpoint)
-        checkpoint = replace(checkpoint, config=_continued(checkpoint.config, config))
-        progress.stage(f"continuing at iteration {checkpoint.state.step:,}")
+        checkpoint = checkpoint.continued(_continued(checkpoint.config, config))
+        progress.stage(f"continuing at iteration {checkpoint.num_steps:,}")
     else:
         checkpoint = new_run(config, progress)
         keep_support(checkpoint, directory)
         if not resume:
             write_config(directory.config, config, sys.argv)
         save(checkpoint, directory)
-    if config.runs.budget_seconds is not None and checkpoint.state.step == 0:
+    if config.runs.budget_seconds is not None and checkpoint.num_steps == 0:
         pace = rehearse(directory)
         left = config.runs.budget_seconds - (time.monotonic() - began)
         planned = plan_training(checkpoint.config, pace, left)
         checkpoint = replace(checkpoint, config=planned)
         write_config(directory.config, planned, read_command(directory.config))
         save(checkpoint, directory)
-    progress.expect(checkpoint.config.optimisation.num_steps)
     checkpoint = _train(checkpoint, directory, progress, interruption)
-    return _finish(checkpoint, directory, progress)
+    checkpoint, growth = _grow(checkpoint, directory, progress, interruption)
+    return _finish(checkpoint, growth, directory, progress)
 
 
 def new_run(config: RunConfig, progress: Progress) -> Checkpoint:
@@ -123,10 +124,11 @@ def _continued(stored: RunConfig, config: RunConfig) -> RunConfig:
 def _train(
     checkpoint: Checkpoint, directory: RunDirectory, progress: Progress, interruption: Interruption
 ) -> Checkpoint:
-    """Train to the end or the time limit, with a line of metrics a report and a checkpoint now and then."""
-    config, start = checkpoint.config, checkpoint.state.step
-    _forget_after(directory, start)
-    if checkpoint.training_seconds >= (config.machine.training_seconds or math.inf):
+    """Train to the end of a phase or the time limit, with a line of metrics a report and checkpoints."""
+    config, before, optimisation = checkpoint.config, checkpoint.steps_before, checkpoint.training
+    _forget_after(directory, checkpoint.num_steps)
+    progress.expect(before + optimisation.num_steps)
+    if checkpoint.is_out_of_time:
         return checkpoint
     engine = analysis.make_engine(checkpoint)
     training_seconds, saved_at = checkpoint.training_seconds, time.monotonic()
@@ -135,7 +137,7 @@ def _train(
         engine,
         checkpoint.streams,
         config.mixture,
-        config.optimisation,
+        optimisation,
         checkpoint.patterns.num_taxa,
         config.machine.log_every,
     )
@@ -143,11 +145,12 @@ def _train(
     with interruption.deferred(), np.errstate(over="ignore", invalid="ignore", divide="ignore"):
         try:
             for report in reports:
+                is_last = report.step == report.num_steps or training_seconds + report.seconds >= limit
+                report = replace(report, step=before + report.step, num_steps=before + report.num_steps)
                 training_seconds += report.seconds
                 record = asdict(report)
                 append_json_line(directory.metrics, {"iteration": record.pop("step"), **record})
                 progress.training(report.step, report.bound, report.inverse_temperature)
-                is_last = report.step == report.num_steps or training_seconds >= limit
                 is_due = time.monotonic() - saved_at >= config.machine.checkpoint_seconds
                 if is_last or is_due or interruption.signal_number is not None:
                     checkpoint = replace(checkpoint, state=engine.state(), training_seconds=training_seconds)
@@ -163,14 +166,42 @@ def _train(
             save(checkpoint, directory)
             reason = str(error).rstrip(".")
             raise NonFiniteError(
-                f"training stopped after step {checkpoint.state.step:,}: {reason}; start a new run with "
+                f"training stopped after step {checkpoint.num_steps:,}: {reason}; start a new run with "
                 "lower --topology-rate and --branch-rate and another --out (the state before is in "
                 f"{directory.checkpoint})"
             ) from None
     return checkpoint
 
 
-def _finish(checkpoint: Checkpoint, directory: RunDirectory, progress: Progress) -> RunResult:
+def _grow(
+    checkpoint: Checkpoint, directory: RunDirectory, progress: Progress, interruption: Interruption
+) -> tuple[Checkpoint, SupportGrowth | None]:
+    """Check the support and, while posterior mass presses against its edge, grow it and train on."""
+    if not checkpoint.config.grows_support:
+        return checkpoint, None
+    while True:
+        began = time.perf_counter()
+        outside = analysis.check_support(checkpoint)
+        seconds = checkpoint.support_seconds + time.perf_counter() - began
+        checkpoint = replace(checkpoint, support_seconds=seconds)
+        progress.stage(f"estimated posterior mass just outside the support: {100 * outside.mass:.2g}%")
+        if checkpoint.is_out_of_time or not analysis.is_to_grow(checkpoint, outside):
+            is_enough = outside.mass <= checkpoint.config.growth.max_outside
+            rounds = list(checkpoint.growth)
+            return checkpoint, SupportGrowth(rounds=rounds, mass_outside=outside.mass, is_enough=is_enough)
+        checkpoint = analysis.grow_support(checkpoint, outside)
+        done = checkpoint.growth[-1]
+        progress.stage(
+            f"support grown by {done.num_topologies:,} topologies and {done.num_parameters:,} parameters; "
+            "training goes on"
+        )
+        save(checkpoint, directory)
+        checkpoint = _train(checkpoint, directory, progress, interruption)
+
+
+def _finish(
+    checkpoint: Checkpoint, growth: SupportGrowth | None, directory: RunDirectory, progress: Progress
+) -> RunResult:
     """Evaluate the trained mixture and write what the run found; ``result.json`` comes last."""
     config, patterns = checkpoint.config, checkpoint.patterns
     progress.stage(f"evaluating; {TRACER_NOTE}")
@@ -190,17 +221,19 @@ def _finish(checkpoint: Checkpoint, directory: RunDirectory, progress: Progress)
         log_marginal=marginal.pooled,
         standard_error=marginal.standard_error,
         rise=bound_rise(metrics_of(directory)),
-        trained=checkpoint.state.step / config.optimisation.num_steps,
+        trained=checkpoint.num_steps / (checkpoint.steps_before + checkpoint.training.num_steps),
+        outside=None if growth is None else (growth.mass_outside, config.growth.max_outside),
     )
     result = RunResult(
         **estimates.model_dump(),
         refit=evaluation.refit,
+        support_growth=growth,
         seconds=Seconds(
             support=checkpoint.support_seconds,
             training=checkpoint.training_seconds,
             evaluation=time.perf_counter() - began,
         ),
-        iterations=checkpoint.state.step,
+        iterations=checkpoint.num_steps,
         ms_per_iteration=_ms_per_iteration(directory, checkpoint),
         seed=config.seed,
         versions=versions(),
@@ -246,7 +279,7 @@ def _ms_per_iteration(directory: RunDirectory, checkpoint: Checkpoint) -> float:
     """
     records = metrics_of(directory)
     if not math.isclose(sum(record["seconds"] for record in records), checkpoint.training_seconds):
-        return 1000 * checkpoint.training_seconds / checkpoint.state.step
+        return 1000 * checkpoint.training_seconds / checkpoint.num_steps
     ends = [record["iteration"] for record in records]
     steps = [end - start for start, end in zip([0, *ends[:-1]], ends, strict=True)]
     return statistics.median(

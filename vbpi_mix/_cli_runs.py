@@ -39,6 +39,7 @@ from vbpi_mix.results.result import (
     MemberSummary,
     RunResult,
     Seconds,
+    SupportGrowth,
     estimate,
     read_result,
     write_result,
@@ -209,21 +210,26 @@ class _Analysis:
             f"training: {num_steps:,} iterations, seeds {seeds}, threads for each: {self._threads}"
         )
         self.progress.expect(num_steps)
-        last, is_evaluating = 0, False
+        told = (0, num_steps)
 
         def report(records: Sequence[dict[str, Any] | None]) -> None:
-            nonlocal last, is_evaluating
+            nonlocal told
             known = [record for record in records if record is not None]
             if len(known) < len(records):
                 return
-            slowest = min(known, key=lambda record: record["iteration"])
-            if slowest["iteration"] != last:
-                last = slowest["iteration"]
-                bound, *others = [record["bound"] for record in known]
-                self.progress.training(last, bound, slowest["inverse_temperature"], others)
-            if last == num_steps and not is_evaluating:
-                is_evaluating = True
+            slowest = max(known, key=lambda record: record["num_steps"] - record["iteration"])
+            now = slowest["iteration"], slowest["num_steps"]
+            if now == told or now[1] < num_steps:  # of a round before
+                return
+            if now[1] > told[1]:
+                if told[0] == told[1]:
+                    self.progress.stage("a support has grown; its run trains on")
+                self.progress.expect(now[1])
+            bound, *others = [record["bound"] for record in known]
+            self.progress.training(now[0], bound, slowest["inverse_temperature"], others)
+            if now[0] == now[1]:
                 self.progress.stage("evaluating")
+            told = now
 
         continue_runs(unfinished, self._threads, self.interruption, report)
 
@@ -232,6 +238,7 @@ class _Analysis:
         evidence = []
         for member in self._members:
             result, final = read_result(member.result), load_final(member.final_posterior)
+            growth = result.support_growth
             evidence.append(
                 RunEvidence(
                     pareto_k=result.pareto_k,
@@ -240,6 +247,7 @@ class _Analysis:
                     standard_error=result.marginal_log_likelihood.standard_error,
                     rise=bound_rise(_cli_run.metrics_of(member)),
                     trained=next(c.value for c in result.criteria if c.name == "training") or 0.0,
+                    outside=None if growth is None else (growth.mass_outside, self.config.growth.max_outside),
                     splits=split_table(final.topologies, np.exp(final.log_topology_probabilities)),
                 )
             )
@@ -291,6 +299,7 @@ class _Analysis:
             update={name: getattr(estimates, name) for name in type(estimates).model_fields}
             | {
                 "refit": None,
+                "support_growth": _widest(results),
                 "seconds": Seconds(
                     support=first.seconds.support,
                     training=max(one.seconds.training for one in results),
@@ -322,3 +331,9 @@ class _Analysis:
         ).judged(verdict)
         write_result(self.directory.result, result)
         return result
+
+
+def _widest(results: Sequence[RunResult]) -> SupportGrowth | None:
+    """The support's growth in the run that has most posterior mass outside its support at the end."""
+    growths = [result.support_growth for result in results if result.support_growth is not None]
+    return max(growths, key=lambda growth: growth.mass_outside, default=None)

@@ -50,6 +50,7 @@ def fit(
     priors: Mapping[str, Any] | None = None,
     mixture: Mapping[str, Any] | None = None,
     optimisation: Mapping[str, Any] | None = None,
+    growth: Mapping[str, Any] | None = None,
     evaluation: Mapping[str, Any] | None = None,
     machine: Mapping[str, Any] | None = None,
     report: Callable[[Progress], None] | None = None,
@@ -64,6 +65,8 @@ def fit(
         priors: Settings of `vbpi_mix.training.config.PriorsConfig`: of the model's free parameters.
         mixture: Settings of `vbpi_mix.training.config.MixtureConfig`, such as ``{"components": 3}``.
         optimisation: Settings of `OptimisationConfig`, such as ``{"iterations": 2000}``.
+        growth: Settings of `GrowthConfig`, such as ``{"enabled": True}``; by default the support stays as it
+            is.
         evaluation: Settings of `EvaluationConfig`.
         machine: Settings of `MachineConfig`, such as ``{"threads": 2}``.
         report: Called now and then with the progress of training.
@@ -81,24 +84,36 @@ def fit(
             "data": {"alignment": Path(alignment.source), "model": model, "priors": dict(priors or {})},
             "mixture": dict(mixture or {}),
             "optimisation": dict(optimisation or {}),
+            "growth": {"enabled": False, **(growth or {})},
             "evaluation": dict(evaluation or {}),
             "machine": dict(machine or {}),
         }
     )
     checkpoint = analysis.start_run(config, alignment, trees)
-    engine = analysis.make_engine(checkpoint)
+    _train(checkpoint, report)
+    while config.grows_support:
+        outside = analysis.check_support(checkpoint)
+        if not analysis.is_to_grow(checkpoint, outside):
+            break
+        checkpoint = analysis.grow_support(checkpoint, outside)
+        _train(checkpoint, report)
+    return Posterior(checkpoint)
+
+
+def _train(checkpoint: Checkpoint, report: Callable[[Progress], None] | None) -> None:
+    """Train to the end of a phase, in place."""
+    config, engine = checkpoint.config, analysis.make_engine(checkpoint)
     for progress in train(
         engine,
         checkpoint.streams,
         config.mixture,
-        config.optimisation,
-        alignment.num_taxa,
+        checkpoint.training,
+        checkpoint.patterns.num_taxa,
         config.machine.log_every,
     ):
         if report is not None:
             report(progress)
     engine.state()  # brings the checkpoint's state up to date
-    return Posterior(checkpoint)
 
 
 def open_run(folder: Path) -> "Posterior":

@@ -101,7 +101,15 @@ def run(
         typer.Option(
             metavar="FILE",
             help="Trees that the support is built from: Newick, NEXUS or a table. "
-            "[default: bundled trees, or IQ-TREE's bootstrap trees]",
+            "[default: bundled trees, or those made by the best means at hand]",
+        ),
+    ] = None,
+    grow_support: Annotated[
+        bool | None,
+        typer.Option(
+            "--grow-support/--no-grow-support",
+            help="Add topologies to the support where posterior mass presses against its edge. "
+            "[default: for alignments, not for bundled data sets]",
         ),
     ] = None,
     model: Annotated[
@@ -308,6 +316,7 @@ def run(
         "dataset": dataset,
         "support": support,
         "model": model,
+        "grow_support": grow_support,
         "components": components,
         "sampled": sampled,
         "estimator": estimator,

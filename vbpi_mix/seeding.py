@@ -12,6 +12,7 @@ import numpy as np
 STREAMS = (
     *("initialisation", "topologies", "branch_lengths", "component_choice", "evaluation", "commands"),
     "models",
+    "growth",
 )
 """Names of a run's streams. Append only: the position seeds the stream.
 
@@ -31,6 +32,7 @@ class RandomStreams:
     evaluation: np.random.Generator
     commands: np.random.Generator
     models: np.random.Generator
+    growth: np.random.Generator
 
     @classmethod
     def from_seed(cls, seed: int) -> "RandomStreams":

@@ -15,6 +15,7 @@ Legend of the axis names (terms are in ``docs/glossary.md``):
 ``steps``                 leaves that stepwise addition adds, n - 3
 ``found``                 trees found in a text
 ``chosen``                nearest-neighbour interchanges to make
+``grafted``               topologies made by adding a leaf
 ``word``, ``words``       64-bit words of a set of taxa, ceil(n / 64)
 ``split``                 splits of a sample or of a support
 ``clade``                 clades of a support: two a split
@@ -23,6 +24,8 @@ Legend of the axis names (terms are in ``docs/glossary.md``):
 ``parent``                parents of a support, the root included
 ``parents_and_one``       parents, and an end
 ``parameter``             rootsplits and PCSPs of a support
+``other``                 splits, or tripartitions, of another support
+``neighbour``             topologies one interchange outside a support
 ``parameter_and_two``     parameters, then the constants 0 and 1 (logarithms: -inf and 0)
 ``feature_and_dummy``     rows of a branch-length table: splits, PSPs, and the dummy
 ``component``             mixture components, A

@@ -8,10 +8,13 @@ from vbpi_mix.errors import VbpiMixError
 from vbpi_mix.likelihood.base import make_likelihood
 from vbpi_mix.likelihood.models import jc69
 from vbpi_mix.patterns import compress
+from vbpi_mix.sbn.support import build_support
 from vbpi_mix.training import joining_trees, piqtree_trees, support_routes
 from vbpi_mix.training.support_routes import SupportRoute, choose_route, find_support
 from vbpi_mix.training.support_search import TopologySearch
 from vbpi_mix.trees.enumeration import all_topologies
+from vbpi_mix.trees.newick import newick_texts
+from vbpi_mix.trees.samples import TreeSample
 from vbpi_mix.trees.topology import random_topologies
 
 
@@ -50,7 +53,8 @@ def test_routes_come_in_order(tmp_path, monkeypatch, nothing_installed):
     program.write_text("#!/bin/sh\ntrue\n")
     program.chmod(program.stat().st_mode | stat.S_IXUSR)
     assert choose_route(alignment) is SupportRoute.IQTREE
-    assert choose_route(without_data(alignment, 2)) is SupportRoute.NEIGHBOUR_JOINING
+    assert choose_route(without_data(alignment, 2)) is SupportRoute.IQTREE
+    assert choose_route(without_data(make_alignment(7), 2)) is SupportRoute.ENUMERATED
     assert choose_route(few, bundled=tmp_path) is SupportRoute.BUNDLED
     assert choose_route(few, given=tmp_path, bundled=tmp_path) is SupportRoute.GIVEN
 
@@ -68,9 +72,32 @@ def test_the_fallback_reports_itself_with_the_cure(nothing_installed):
     np.testing.assert_array_equal(found.sample.children, again.sample.children)
 
 
-def test_taxa_without_data_are_named_in_the_advice(nothing_installed):
-    found = find_support(without_data(make_alignment(8), 3), seed=1)
-    assert "remove t3, or give --support" in (found.advice or "")
+@pytest.mark.parametrize("route", ["iqtree", "piqtree", "neighbour-joining", "enumerated", "given"])
+def test_taxa_without_data_are_put_on_every_branch(route, tmp_path, monkeypatch, nothing_installed):
+    """Whatever makes trees of the others; here it is told to make one of two kinds."""
+    num_taxa = 7 if route == "enumerated" else 9
+    alignment = without_data(make_alignment(num_taxa), num_taxa - 1)  # the last one: trees hang from it
+    others = alignment.taxa[:-1]
+    two = TreeSample(
+        others, random_topologies(num_taxa - 1, 2, np.random.default_rng(0)), np.array([3.0, 1.0]), "two"
+    )
+    given = None
+    if route == "given":
+        given = tmp_path / "two.nwk"
+        texts = list(newick_texts(two.children, None, others))
+        given.write_text("\n".join([texts[0]] * 3 + texts[1:]))
+    for name in ("bootstrap_trees", "piqtree_trees", "joined_trees"):
+        monkeypatch.setattr(support_routes, name, lambda alignment, *_: two)
+    monkeypatch.setattr(support_routes, "has_iqtree", lambda: route == "iqtree")
+    monkeypatch.setattr(support_routes, "has_piqtree", lambda: route == "piqtree")
+    found = find_support(alignment, seed=1, given=given)
+    assert found.route == route
+    assert found.sample.taxa == alignment.taxa
+    num_edges = 2 * (num_taxa - 1) - 3
+    assert found.num_topologies == num_edges * (105 if route == "enumerated" else 2)
+    assert found.num_trees == pytest.approx(105 if route == "enumerated" else 4)
+    assert f"{alignment.taxa[-1]} without data on every branch" in found.sample.source
+    build_support(found.sample.children, alignment.taxa)
 
 
 def test_the_search_finds_all_good_topologies_of_six_taxa():
@@ -129,10 +156,22 @@ def test_what_piqtree_says_when_it_fails_is_passed_on(tmp_path, monkeypatch):
         piqtree_trees.piqtree_trees(make_alignment(8), seed=1)
 
 
+@pytest.mark.iqtree
+def test_iqtree_makes_trees_where_a_taxon_has_no_data(require_program):
+    require_program("iqtree3", "iqtree2")
+    alignment = without_data(make_alignment(8), 3)
+    found = find_support(alignment, seed=1)
+    assert found.route is SupportRoute.IQTREE
+    assert found.sample.taxa == alignment.taxa
+    assert found.num_topologies % 11 == 0  # the branches of seven taxa
+
+
 def test_piqtree_makes_bootstrap_trees():
     if not piqtree_trees.has_piqtree():
         pytest.skip("piqtree is absent: pip install 'vbpi-mix[support]'")
-    alignment = make_alignment(8)
+    whole = make_alignment(8)
+    is_missing = np.random.default_rng(0).random(whole.states.shape) < 0.3
+    alignment = Alignment(whole.taxa, np.where(is_missing, np.uint8(15), whole.states), "with gaps")
     sample = piqtree_trees.piqtree_trees(alignment, seed=1)
     assert sample.taxa == alignment.taxa
     assert sample.weights.sum() == piqtree_trees.NUM_TREES

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from vbpi_mix.alignment import Alignment
-from vbpi_mix.errors import AlignmentError, MissingProgramError, VbpiMixError
+from vbpi_mix.errors import MissingProgramError, VbpiMixError
 from vbpi_mix.likelihood.base import make_likelihood
 from vbpi_mix.likelihood.models import jc69
 from vbpi_mix.patterns import compress
@@ -127,13 +127,3 @@ def test_what_iqtree_says_when_it_fails_is_passed_on(tmp_path, monkeypatch):
     monkeypatch.setattr(support_trees, "PROGRAMS", ("iqtree2",))  # not a real iqtree3 that may be there
     with pytest.raises(VbpiMixError, match=r"exit status 3 .* ERROR: the sky is falling; mend the alignment"):
         support_trees.bootstrap_trees(make_alignment(5), seed=1)
-
-
-def test_taxa_without_data_are_named(tmp_path, monkeypatch):
-    fake_program(tmp_path, "exit 1")
-    monkeypatch.setenv("PATH", str(tmp_path))
-    alignment = make_alignment(5)
-    states = alignment.states.copy()
-    states[3] = 15
-    with pytest.raises(AlignmentError, match=r"no taxa without data: taxon 3 \(x'3\); remove them"):
-        support_trees.bootstrap_trees(Alignment(alignment.taxa, states, "made up"), seed=1)

@@ -2,7 +2,7 @@
 
 import hashlib
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +20,7 @@ from vbpi_mix.results.correction import CorrectedPosterior, CorrectionMethod, ch
 from vbpi_mix.results.correlations import Correlations
 from vbpi_mix.results.draws import PosteriorDraws
 from vbpi_mix.results.evaluation import equal_cost_particles
+from vbpi_mix.results.outside import Outside, look_outside
 from vbpi_mix.results.refit import RefitChoice, refit_mixture
 from vbpi_mix.results.sampling import draw_posterior, find_undrawn
 from vbpi_mix.sbn.support import build_support
@@ -27,6 +28,7 @@ from vbpi_mix.seeding import RandomStreams
 from vbpi_mix.training.checkpoint import Checkpoint
 from vbpi_mix.training.compiled import CompiledEngine
 from vbpi_mix.training.config import DataConfig, MachineConfig, RunConfig
+from vbpi_mix.training.growth import GrowthRound, grown_mixture, grown_sample
 from vbpi_mix.training.mixture import Mixture
 from vbpi_mix.training.state import Engine, TrainingState, initial_mixture
 from vbpi_mix.training.support_routes import SupportRoute, SupportTrees, choose_route, find_support
@@ -34,6 +36,12 @@ from vbpi_mix.trees.samples import TreeSample
 
 REFIT_DRAWS = 50_000
 """Draws that the refit learns from, over all components; no more than the evaluation uses."""
+
+ADDED_SHARE = 0.999
+"""Share of the posterior mass found outside the support that a round of growth adds to it."""
+
+GROWTH_DRAWS = 10_000
+"""Draws that the support is checked with, over all components."""
 
 MIN_DRAWS = 10
 """Fewest draws of a component: what a ten-sample bound takes."""
@@ -192,6 +200,64 @@ def evaluate(checkpoint: Checkpoint) -> Evaluation:
         mixture, correlations, refit = refit_mixture(mixture, learnt)
     draws = draw_posterior(mixture, likelihood, prior, draws_per_component, generator, correlations, threads)
     return Evaluation(mixture, correlations, refit, draws, corrected_posterior(mixture, draws, generator))
+
+
+def check_support(checkpoint: Checkpoint) -> Outside:
+    """Look for posterior mass just outside the support; random numbers come from the stream for growth."""
+    config, mixture = checkpoint.config, checkpoint.state.mixture
+    likelihood, generator = likelihood_of(checkpoint), checkpoint.streams.growth
+    draws = draw_posterior(
+        mixture,
+        likelihood,
+        branch_prior_of(config),
+        max(MIN_DRAWS, GROWTH_DRAWS // mixture.num_components),
+        generator,
+        threads=config.machine.threads,
+    )
+
+    def log_likelihood(children: np.ndarray, branch_lengths: np.ndarray, drawn: np.ndarray) -> np.ndarray:
+        models = () if draws.coordinates is None else (draws.coordinates[drawn],)
+        return likelihood.value(children, branch_lengths, *models)
+
+    return look_outside(
+        draws,
+        correct(draws),
+        mixture.networks,
+        log_likelihood,
+        config.data.branch_prior_rate,
+        generator,
+    )
+
+
+def is_to_grow(checkpoint: Checkpoint, outside: Outside) -> bool:
+    """Whether so much lies outside the support that it is to grow, and it may."""
+    growth = checkpoint.config.growth
+    return outside.mass > growth.max_outside and len(checkpoint.growth) < growth.max_rounds
+
+
+def grow_support(checkpoint: Checkpoint, outside: Outside) -> Checkpoint:
+    """The run with what matters outside its support added to it, before its next phase of training."""
+    began = time.perf_counter()
+    old = checkpoint.state.mixture
+    shares = np.cumsum(outside.near.masses) / outside.near.masses.sum()
+    num_added = 1 + int(np.searchsorted(shares, ADDED_SHARE))
+    added = outside.near.first(min(num_added, checkpoint.config.growth.max_topologies))
+    sample = grown_sample(checkpoint.sample, added)
+    mixture = grown_mixture(old, sample, added, outside.topologies, outside.probabilities)
+    done = GrowthRound(
+        mass_outside=outside.mass,
+        num_topologies=len(added.children),
+        num_parameters=mixture.support.num_parameters - old.support.num_parameters,
+    )
+    return replace(
+        checkpoint,
+        sample=sample,
+        state=TrainingState.initial(mixture),
+        support_seconds=checkpoint.support_seconds + time.perf_counter() - began,
+        growth=(*checkpoint.growth, done),
+        steps_before=checkpoint.num_steps,
+        rounds_before=checkpoint.config.optimisation.rounds,
+    )
 
 
 def corrected_posterior(

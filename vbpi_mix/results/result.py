@@ -16,6 +16,7 @@ from vbpi_mix.results.evaluation import MarginalLogLikelihood
 from vbpi_mix.results.posterior_summary import CredibleSet, credible_sets
 from vbpi_mix.results.refit import RefitChoice
 from vbpi_mix.results.run_directory import to_json, write_text
+from vbpi_mix.training.growth import GrowthRound
 from vbpi_mix.trees.summaries import highest_density_interval
 
 
@@ -94,6 +95,17 @@ class Estimates(_Frozen):
     """Free parameters of the substitution model, by their names in the ``.p`` files."""
 
 
+class SupportGrowth(_Frozen):
+    """How the support was checked against the posterior, and grown; probabilities are rough estimates."""
+
+    rounds: list[GrowthRound]
+    """Rounds of growth, each with the posterior probability just outside before it."""
+    mass_outside: float
+    """Posterior probability just outside the support at the end."""
+    is_enough: bool
+    """Whether that is no more than was asked for."""
+
+
 class Seconds(_Frozen):
     """Wall-clock time of the stages of a run."""
 
@@ -144,6 +156,9 @@ class RunResult(Estimates):
 
     refit: RefitChoice | None
     """Which refit of the subsplit networks was kept; None where none was asked for."""
+    support_growth: SupportGrowth | None = None
+    """How the support was checked and grown; None where that was not asked for. Of several runs, in that with
+    most posterior mass outside its support."""
     seconds: Seconds
     iterations: int
     ms_per_iteration: float

@@ -116,18 +116,29 @@ class Support:
         masks = clade_masks(children)
         num_trees, num_edges = masks.shape[:2]
         rows, inverse = np.unique(_as_bytes(masks), return_inverse=True)
-        found = np.array([self._split_of_mask.get(row.tobytes(), ABSENT) for row in rows], np.int32)
-        return found[inverse].reshape(num_trees, num_edges)
+        return self._splits_of_rows(rows)[inverse].reshape(num_trees, num_edges)
+
+    def splits_of_masks(self, masks: UInt64[np.ndarray, "other word"]) -> Int32[np.ndarray, "other"]:
+        """Split of every mask, as another support has them; -1 where this one does not hold it."""
+        return self._splits_of_rows(_as_bytes(masks))
+
+    def _splits_of_rows(self, rows: np.ndarray) -> np.ndarray:
+        """Split of every mask, each one opaque value."""
+        return np.array([self._split_of_mask.get(row.tobytes(), ABSENT) for row in rows], np.int32)
 
     def tripartitions_of(self, children: Topologies, split: np.ndarray) -> Int32[np.ndarray, "tree internal"]:
         """Tripartition of every internal node, given the branches' splits; -1 where the support has none."""
         clades = np.empty((*children.shape[:2], 3), np.int32)
         kernels.node_tripartitions(children, split, clades)
-        keys = _tripartition_keys(clades, self.num_splits).ravel()
-        keys[clades.reshape(-1, 3)[:, 0] < 0] = 0  # clades 0 and 0 are never neighbours: a key that is absent
+        return self.tripartitions_of_clades(clades.reshape(-1, 3)).reshape(children.shape[:2])
+
+    def tripartitions_of_clades(self, clades: Int32[np.ndarray, "other 3"]) -> Int32[np.ndarray, "other"]:
+        """Tripartition of every three clades, ascending; -1 where the support has none, or knows no clade."""
+        keys = _tripartition_keys(clades, self.num_splits)
+        keys[clades[:, 0] < 0] = 0  # clades 0 and 0 are never neighbours: a key that is absent
         found = np.empty(len(keys), np.int32)
         kernels.find_hashes(keys, *self._tripartition_hash, found)
-        return found.reshape(children.shape[:2])
+        return found
 
     def index(self, children: Topologies, with_psp: bool = True) -> TopologyIndex:
         """Topologies looked up in the support. Those outside get parameters of probability 0, not an error.

@@ -6,7 +6,8 @@ states of the random streams. Writing it atomically is the caller's part.
 """
 
 import json
-from dataclasses import dataclass
+import math
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ from vbpi_mix.errors import RunDirectoryError
 from vbpi_mix.patterns import SitePatterns
 from vbpi_mix.sbn.support import build_support
 from vbpi_mix.seeding import RandomStreams
-from vbpi_mix.training.config import RunConfig
+from vbpi_mix.training.config import OptimisationConfig, RunConfig
+from vbpi_mix.training.growth import GrowthRound
 from vbpi_mix.training.state import TrainingState, initial_mixture
 from vbpi_mix.trees.samples import TreeSample
 
@@ -31,10 +33,14 @@ class Checkpoint:
         config: Configuration of the run.
         patterns: The data.
         sample: Trees that the support was built from.
-        state: Training state.
+        state: Training state. Its steps are those of the present phase: of the first training, or of that
+            after the last round of growth.
         streams: Random streams, as they were after the state's last step.
         training_seconds: Time spent in training steps so far.
-        support_seconds: Time spent on finding the trees and building the support.
+        support_seconds: Time spent on finding the trees, building the support, checking and growing it.
+        growth: Rounds of the support's growth so far.
+        steps_before: Steps of the phases before.
+        rounds_before: Rounds of training (`OptimisationConfig.rounds`) done in the phases before.
     """
 
     config: RunConfig
@@ -44,6 +50,44 @@ class Checkpoint:
     streams: RandomStreams
     training_seconds: float
     support_seconds: float
+    growth: tuple[GrowthRound, ...] = ()
+    steps_before: int = 0
+    rounds_before: int = 0
+
+    @property
+    def num_steps(self) -> int:
+        """Training steps done in all phases."""
+        return self.steps_before + self.state.step
+
+    @property
+    def training(self) -> OptimisationConfig:
+        """How to train in the present phase: as configured, after growth briefly, or for further rounds."""
+        further = self.config.optimisation.rounds - self.rounds_before
+        if not self.growth:
+            return self.config.optimisation
+        if further == 0:
+            return self.config.training_after_growth()
+        return self.config.training_of_further_rounds(further)
+
+    @property
+    def is_out_of_time(self) -> bool:
+        """Whether training has had all the time that it may take."""
+        return self.training_seconds >= (self.config.machine.training_seconds or math.inf)
+
+    def continued(self, config: RunConfig) -> "Checkpoint":
+        """The same with another configuration, which may ask for further rounds of training.
+
+        In a run whose support has grown they are a phase of their own.
+        """
+        if not self.growth or config.optimisation.rounds == self.config.optimisation.rounds:
+            return replace(self, config=config)
+        return replace(
+            self,
+            config=config,
+            state=replace(self.state, step=0),
+            steps_before=self.num_steps,
+            rounds_before=self.config.optimisation.rounds,
+        )
 
     def save(self, path: Path) -> None:
         """Write to a file."""
@@ -67,6 +111,9 @@ class Checkpoint:
             "streams": json.dumps(self.streams.state()),
             "training_seconds": self.training_seconds,
             "support_seconds": self.support_seconds,
+            "growth": [asdict(one) for one in self.growth],
+            "steps_before": self.steps_before,
+            "rounds_before": self.rounds_before,
         }
         torch.save(content, path)
 
@@ -129,5 +176,14 @@ class Checkpoint:
         streams = RandomStreams.from_seed(config.seed)
         streams.restore(json.loads(content["streams"]))
         return cls(
-            config, patterns, sample, state, streams, content["training_seconds"], content["support_seconds"]
+            config=config,
+            patterns=patterns,
+            sample=sample,
+            state=state,
+            streams=streams,
+            training_seconds=content["training_seconds"],
+            support_seconds=content["support_seconds"],
+            growth=tuple(GrowthRound(**one) for one in content["growth"]),
+            steps_before=content["steps_before"],
+            rounds_before=content["rounds_before"],
         )

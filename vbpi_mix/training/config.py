@@ -50,7 +50,7 @@ class DataConfig(_Frozen):
     dataset: str | None = None
     """Name of a bundled data set, DS1 to DS8."""
     support: Path | None = None
-    """Trees that the support is built from; without it the bundled ones, or IQ-TREE's bootstrap trees."""
+    """Trees that the support is built from; without it the bundled ones, or those of the best open route."""
     model: str = ""
     """Substitution model, as IQ-TREE names it; without a name, that of `DEFAULT_MODELS`."""
     priors: PriorsConfig = PriorsConfig()
@@ -182,6 +182,23 @@ class OptimisationConfig(_Frozen):
         return self.restart * self.decay.factor(step % self.iterations, self.iterations)
 
 
+class GrowthConfig(_Frozen):
+    """Growth of the support where posterior mass presses against its edge."""
+
+    enabled: bool | None = None
+    """Whether the support is checked and grown; None: for alignments, not for bundled data sets."""
+    max_outside: float = Field(0.005, gt=0, lt=1)
+    """Estimated posterior probability just outside the support that is left there."""
+    max_rounds: int = Field(3, ge=1)
+    """Most rounds of growth and further training."""
+    max_topologies: int = Field(1_000, ge=1)
+    """Most topologies that a round adds."""
+    training: float = Field(0.2, gt=0, le=1)
+    """Steps of training after a round, as a share of the first training's."""
+    rates: float = Field(0.25, gt=0, le=1)
+    """First learning rates of that training, as a share of the first training's."""
+
+
 class EvaluationConfig(_Frozen):
     """How the trained mixture is evaluated."""
 
@@ -244,6 +261,7 @@ class RunConfig(_Frozen):
     data: DataConfig
     mixture: MixtureConfig = MixtureConfig()
     optimisation: OptimisationConfig = OptimisationConfig()
+    growth: GrowthConfig = GrowthConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     machine: MachineConfig = MachineConfig()
 
@@ -255,6 +273,29 @@ class RunConfig(_Frozen):
                 "use the compiled engine, or fix the parameters, as in --model JC or HKY{2.5}+F"
             )
         return self
+
+    @property
+    def grows_support(self) -> bool:
+        """Whether the support is checked and grown."""
+        return self.data.dataset is None if self.growth.enabled is None else self.growth.enabled
+
+    def training_after_growth(self) -> OptimisationConfig:
+        """How to train after a round of the support's growth: briefly, and not annealed."""
+        iterations = max(1, round(self.growth.training * self.optimisation.iterations))
+        return self._trained_on(self.growth.rates, iterations=iterations, rounds=1)
+
+    def training_of_further_rounds(self, number: int) -> OptimisationConfig:
+        """How to train in further rounds that follow upon growth: not annealed either."""
+        return self._trained_on(self.optimisation.restart, rounds=number)
+
+    def _trained_on(self, rates: float, **updates: int) -> OptimisationConfig:
+        """The first training without annealing, at a share of its rates, and with what else changes."""
+        first = self.optimisation
+        rates_of = {
+            name: rates * getattr(first, name) for name in ("topology_rate", "branch_rate", "model_rate")
+        }
+        schedules = {"annealing": LinearAnnealing(steps=0), "decay": CosineDecay()}
+        return first.model_copy(update={**rates_of, **schedules, **updates})
 
 
 PUBLISHED_RECIPE: dict[str, dict[str, Any]] = {
@@ -272,6 +313,7 @@ PUBLISHED_RECIPE: dict[str, dict[str, Any]] = {
         "annealing": {"kind": "linear", "initial": 0.001, "steps": 100_000},
         "decay": {"kind": "step", "ratio": 0.75, "every": 20_000},
     },
+    "growth": {"enabled": False},
     "evaluation": {"refit": False},
 }
 """The literature's recipe (Zhang & Matsen 2019; Molén et al. 2024): settings that replace the defaults."""

@@ -43,7 +43,7 @@ def joined_trees(alignment: Alignment, seed: int, threads: int = 1) -> TreeSampl
     """Topologies of high likelihood under JC69, found from neighbour-joining trees of bootstrap replicates.
 
     Args:
-        alignment: At least four taxa. Those without data are placed anywhere.
+        alignment: At least four taxa, each with data.
         seed: Seed of the replicates; the same seed gives the same trees.
         threads: Threads of the likelihood; the trees do not depend on them.
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vbpi_mix._nucleotides import SYMBOLS
+from vbpi_mix._nucleotides import MISSING, SYMBOLS
 from vbpi_mix.alignment import Alignment
 from vbpi_mix.errors import MissingProgramError, VbpiMixError
 from vbpi_mix.trees.samples import TreeSample, read_tree_sample
@@ -67,7 +67,8 @@ def piqtree_trees(alignment: Alignment, seed: int, model: str = "JC") -> TreeSam
         raise MissingProgramError(
             "piqtree is not installed; install it with: pip install 'vbpi-mix[support]'"
         )
-    symbols = np.frombuffer(SYMBOLS.encode("ascii"), np.uint8)
+    # Missing data as gaps: it takes sequences with many an N for protein, and cannot be told otherwise.
+    symbols = np.frombuffer((SYMBOLS[:MISSING] + "-").encode("ascii"), np.uint8)
     sequences = [symbols[row].tobytes().decode("ascii") for row in alignment.states]
     numbers = tuple(str(i) for i in range(alignment.num_taxa))  # as it labels the leaves whatever their names
     names = [f"t{number}" for number in numbers]

@@ -1,17 +1,20 @@
 """Where the support's trees come from: the best route that is open, with what it took and what it gave.
 
 In this order: a file of the user's, bundled trees, all topologies of a few taxa, IQ-TREE on the PATH,
-piqtree, and what the package can do by itself, which is labelled as the fallback that it is.
+piqtree, and what the package can do by itself, which is labelled as the fallback that it is. Taxa without
+data are kept out of the making of trees, and put on their branches afterwards.
 """
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from vbpi_mix._nucleotides import MISSING
+import numpy as np
+
 from vbpi_mix.alignment import Alignment
+from vbpi_mix.errors import TreeFormatError
+from vbpi_mix.training.grafted_trees import graft_taxa, without_empty_taxa
 from vbpi_mix.training.joining_trees import joined_trees
 from vbpi_mix.training.piqtree_trees import has_piqtree, piqtree_trees
 from vbpi_mix.training.support_trees import (
@@ -41,6 +44,13 @@ ANNOUNCEMENTS = {
     SupportRoute.NEIGHBOUR_JOINING: "making trees for the support by neighbour joining (a minute or so)",
 }
 """What to say before a route that takes time."""
+
+
+FALLBACK_ADVICE = (
+    f"a fallback, since IQ-TREE was not found: {INSTALL_IQTREE}, or pip install 'vbpi-mix[support]', or "
+    "give a file of trees with --support"
+)
+"""What the fallback is, and what would give better trees."""
 
 
 @dataclass(frozen=True)
@@ -80,21 +90,17 @@ class SupportTrees:
 def choose_route(
     alignment: Alignment, given: Path | None = None, bundled: Path | None = None
 ) -> SupportRoute:
-    """The route that `find_support` will take.
-
-    IQ-TREE places no taxa without data, so alignments with such taxa go to the fallback.
-    """
+    """The route that `find_support` will take."""
     if given is not None:
         return SupportRoute.GIVEN
     if bundled is not None:
         return SupportRoute.BUNDLED
-    if alignment.num_taxa <= MAX_ENUMERATED_TAXA:
+    if without_empty_taxa(alignment).num_taxa <= MAX_ENUMERATED_TAXA:
         return SupportRoute.ENUMERATED
-    if not _taxa_without_data(alignment):
-        if has_iqtree():
-            return SupportRoute.IQTREE
-        if has_piqtree():
-            return SupportRoute.PIQTREE
+    if has_iqtree():
+        return SupportRoute.IQTREE
+    if has_piqtree():
+        return SupportRoute.PIQTREE
     return SupportRoute.NEIGHBOUR_JOINING
 
 
@@ -123,44 +129,43 @@ def find_support(
     """
     route = choose_route(alignment, given, bundled)
     began = time.perf_counter()
-    sample = _maker(route, alignment, seed, given or bundled, model, threads)()
-    advice = _advice(alignment) if route is SupportRoute.NEIGHBOUR_JOINING else None
+    generator = np.random.default_rng(seed)
+    match route:
+        case SupportRoute.GIVEN | SupportRoute.BUNDLED:
+            path = given or bundled
+            assert path is not None  # the routes are chosen by it
+            sample = _read(path, alignment, generator)
+        case SupportRoute.ENUMERATED if alignment.num_taxa <= MAX_ENUMERATED_TAXA:
+            sample = every_topology(alignment.taxa)
+        case _:
+            made = _make(route, without_empty_taxa(alignment), seed, model, threads)
+            sample = graft_taxa(made, alignment.taxa, generator)
+    advice = FALLBACK_ADVICE if route is SupportRoute.NEIGHBOUR_JOINING else None
     if advice is not None:
         sample = TreeSample(sample.taxa, sample.children, sample.weights, f"{sample.source}; {advice}")
     return SupportTrees(sample, route, time.perf_counter() - began, advice)
 
 
-def _maker(
-    route: SupportRoute, alignment: Alignment, seed: int, path: Path | None, model: str, threads: int
-) -> Callable[[], TreeSample]:
-    """What makes the trees of a route."""
+def _make(route: SupportRoute, alignment: Alignment, seed: int, model: str, threads: int) -> TreeSample:
+    """Trees of taxa with data, made by a route."""
     match route:
-        case SupportRoute.GIVEN | SupportRoute.BUNDLED:
-            assert path is not None  # the routes are chosen by it
-            return lambda: read_tree_sample(path, alignment.taxa)
         case SupportRoute.ENUMERATED:
-            return lambda: every_topology(alignment.taxa)
+            return every_topology(alignment.taxa)
         case SupportRoute.IQTREE:
-            return lambda: bootstrap_trees(alignment, seed, threads, model)
+            return bootstrap_trees(alignment, seed, threads, model)
         case SupportRoute.PIQTREE:
-            return lambda: piqtree_trees(alignment, seed, model)
+            return piqtree_trees(alignment, seed, model)
         case SupportRoute.NEIGHBOUR_JOINING:
-            return lambda: joined_trees(alignment, seed, threads)
+            return joined_trees(alignment, seed, threads)
+    raise AssertionError(f"{route} makes no trees")
 
 
-def _taxa_without_data(alignment: Alignment) -> list[str]:
-    """Names of the taxa whose sequences are missing altogether."""
-    is_empty = (alignment.states == MISSING).all(axis=1)
-    return [taxon for taxon, empty in zip(alignment.taxa, is_empty, strict=True) if empty]
-
-
-def _advice(alignment: Alignment) -> str:
-    """What to do for a better support than the fallback's."""
-    empty = _taxa_without_data(alignment)
-    if empty:
-        names = ", ".join(empty[:10]) + (" and more" if len(empty) > 10 else "")
-        return f"a fallback, since IQ-TREE places no taxa without data: remove {names}, or give --support"
-    return (
-        f"a fallback, since IQ-TREE was not found: {INSTALL_IQTREE}, or pip install 'vbpi-mix[support]', or "
-        "give a file of trees with --support"
-    )
+def _read(path: Path, alignment: Alignment, generator: np.random.Generator) -> TreeSample:
+    """Trees of a file: of all taxa, or, as programs leave them behind, of those with data."""
+    try:
+        return read_tree_sample(path, alignment.taxa)
+    except TreeFormatError:
+        with_data = without_empty_taxa(alignment)
+        if with_data is alignment:
+            raise
+    return graft_taxa(read_tree_sample(path, with_data.taxa), alignment.taxa, generator)

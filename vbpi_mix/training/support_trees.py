@@ -16,9 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
-from vbpi_mix._nucleotides import MISSING
 from vbpi_mix.alignment import Alignment, write_fasta
-from vbpi_mix.errors import AlignmentError, MissingProgramError, VbpiMixError
+from vbpi_mix.errors import MissingProgramError, VbpiMixError
 from vbpi_mix.likelihood.base import make_likelihood
 from vbpi_mix.likelihood.models import jc69
 from vbpi_mix.patterns import compress
@@ -99,17 +98,9 @@ def bootstrap_trees(alignment: Alignment, seed: int, threads: int = 1, model: st
 
     Raises:
         MissingProgramError: IQ-TREE is not on the PATH.
-        AlignmentError: A taxon has no data: IQ-TREE does not place such taxa.
         VbpiMixError: IQ-TREE failed; the message ends with what it said.
     """
     program = find_iqtree()
-    is_empty = (alignment.states == MISSING).all(axis=1)
-    if is_empty.any():
-        empty = [taxon for taxon, e in zip(alignment.taxa, is_empty, strict=True) if e]
-        raise AlignmentError(
-            f"{alignment.source}: IQ-TREE places no taxa without data: {', '.join(empty)}; remove them, or "
-            "give a file of trees with --support"
-        )
     # IQ-TREE changes unusual characters in names, so it gets numbers.
     numbers = tuple(f"t{i}" for i in range(alignment.num_taxa))
     numbered = Alignment(numbers, alignment.states, alignment.source)
