@@ -136,9 +136,40 @@ def test_without_growth_a_run_is_as_it_was(inputs, poor_trees, tmp_path):
     assert run(*arguments, "--out", again, "--config", patient)[0] == 0
     fixed, checked = without_times(result_of(out)), without_times(result_of(again))
     assert checked.pop("support_growth")["is_enough"]
+    support = [criterion for criterion in checked["criteria"] if criterion["name"] == "support"]
+    assert [criterion["passed"] for criterion in support] == [True]
+    checked["criteria"].remove(support[0])
+    assert checked.pop("verdict").startswith(fixed.pop("verdict"))
     fixed.pop("support_growth")
     assert fixed == checked
     assert (out / "posterior.run1.t").read_text() == (again / "posterior.run1.t").read_text()
+
+
+def test_several_runs_grow_each_and_train_on_in_further_rounds(inputs, poor_trees, tmp_path):
+    out = tmp_path / "runs"
+    settings = ["--iterations", 100, "--max-rounds", 2, "--repeats", 2, "--samples", 60, "--log-every", 10]
+    code, printed = run(inputs[0], "--support", poor_trees, "--out", out, *settings, "--quiet")
+    assert code == 3  # so few draws cannot be enough
+    result = result_of(out)
+    members = [result_of(out / name) for name in ("run1", "run2")]
+    for name, member in zip(("run1", "run2"), members, strict=True):
+        rounds = len(member["support_growth"]["rounds"])
+        assert rounds >= 1
+        checkpoint = Checkpoint.load(out / name / "checkpoint.pt")
+        assert checkpoint.config.optimisation.rounds == 2
+        assert member["iterations"] == checkpoint.num_steps == 200 + 20 * rounds
+        records = [json.loads(line) for line in (out / name / "metrics.jsonl").read_text().splitlines()]
+        assert [r["iteration"] for r in records] == list(range(10, member["iterations"] + 1, 10))
+        assert all(r["inverse_temperature"] == 1.0 for r in records if r["iteration"] > 100)
+    outside = [member["support_growth"]["mass_outside"] for member in members]
+    assert result["support_growth"]["mass_outside"] == max(outside)
+    support = next(criterion for criterion in result["criteria"] if criterion["name"] == "support")
+    assert (support["value"], support["threshold"]) == (max(outside), 0.005)
+    assert {"alpha", "r(A<->G)"} <= set(result["model"])
+    assert "substitution model         GTR+F+G4" in printed
+    page = (out / "report.html").read_text(encoding="utf-8")
+    for text in ("GTR+F+G4", "alpha", "run2", "just outside"):
+        assert text in page
 
 
 @pytest.mark.parametrize("moment", ["while training on", "while looking"])

@@ -1,5 +1,7 @@
 """Checkpoints: training goes on from a file bit for bit."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -8,6 +10,7 @@ from vbpi_mix.errors import RunDirectoryError
 from vbpi_mix.seeding import RandomStreams
 from vbpi_mix.training.checkpoint import Checkpoint
 from vbpi_mix.training.config import RunConfig
+from vbpi_mix.training.growth import GrowthRound
 from vbpi_mix.training.loop import train
 from vbpi_mix.training.state import TrainingState, initial_mixture
 
@@ -95,3 +98,35 @@ def test_a_state_of_another_shape_is_refused(small_problem):
     arrays = {name: array[:1] for name, array in state.arrays().items()}
     with pytest.raises(ValueError, match="another run"):
         state.restore(3, arrays)
+
+
+def with_rounds(config, number):
+    optimisation = config.optimisation.model_copy(update={"rounds": number})
+    return config.model_copy(update={"optimisation": optimisation})
+
+
+def test_further_rounds_after_growth_are_a_phase_of_their_own(small_problem, tmp_path):
+    plain = start(small_problem)
+    plain.state.step = 12
+    assert plain.training == CONFIG.optimisation
+    again = plain.continued(with_rounds(CONFIG, 2))
+    assert (again.training.num_steps, again.num_steps, again.steps_before) == (24, 12, 0)
+
+    grown = replace(plain, growth=(GrowthRound(0.1, 2, 3),), steps_before=12, rounds_before=1)
+    grown.state.step = 2  # a fifth of twelve, and done
+    assert grown.training == CONFIG.training_after_growth()
+    assert grown.training.num_steps == 2
+    assert grown.continued(CONFIG).training == grown.training
+    for number in (2, 3):
+        before = grown.num_steps
+        grown = grown.continued(with_rounds(CONFIG, number))
+        path = tmp_path / "checkpoint.pt"
+        grown.save(path)
+        grown = Checkpoint.load(path)
+        assert (grown.state.step, grown.num_steps, grown.training.num_steps) == (0, before, 12)
+        first = grown.config.optimisation
+        for name in ("topology_rate", "branch_rate", "model_rate"):
+            assert getattr(grown.training, name) == first.restart * getattr(first, name)
+        assert grown.training.inverse_temperature(0) == 1.0
+        grown.state.step = 12
+    assert grown.num_steps == 12 + 2 + 12 + 12
