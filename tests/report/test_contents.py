@@ -107,7 +107,8 @@ def test_a_recorded_verdict_is_shown(result, converged, line, kind, text):
 def test_growth_of_the_support_is_told(result):
     rounds = [{"mass_outside": 0.04, "num_topologies": 1200, "num_parameters": 9}]
     growth = {"rounds": rounds, "mass_outside": 0.003, "is_enough": True}
-    (found,) = (one for one in diagnostics_of({**result, "support_growth": growth}) if one.name == "Support")
+    grown = {**result, "support_growth": growth, "criteria": []}
+    (found,) = (one for one in diagnostics_of(grown) if one.name == "Support")
     assert found.value == (
         "estimated posterior mass just outside 0.30%, 4.0% before it grew by 1,200 topologies in 1 round"
     )

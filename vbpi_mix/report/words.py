@@ -213,14 +213,14 @@ def diagnostics_of(result: Mapping[str, Any]) -> list[Diagnostic]:
     ]
     growth = result.get("support_growth")
     if growth is not None:
-        rows.append(_growth_diagnostic(growth))
+        rows.append(_growth_diagnostic(growth, is_judged))
     if num_components > 1:
         divergence = f"{fixed(result['jensen_shannon'])} nats of at most {fixed(math.log(num_components))}"
         rows.append(Diagnostic("Jensen–Shannon divergence", divergence, "", _MEANINGS["jensen_shannon"]))
     return rows
 
 
-def _growth_diagnostic(growth: Mapping[str, Any]) -> Diagnostic:
+def _growth_diagnostic(growth: Mapping[str, Any], is_judged: bool) -> Diagnostic:
     """What the check of the support has found."""
     found = f"estimated posterior mass just outside {significant(100 * growth['mass_outside'], 2)}%"
     if growth["rounds"]:
@@ -228,7 +228,8 @@ def _growth_diagnostic(growth: Mapping[str, Any]) -> Diagnostic:
         before = significant(100 * growth["rounds"][0]["mass_outside"], 2)
         num = len(growth["rounds"])
         found += f", {before}% before it grew by {topologies:,} topologies in {num} round{'s' * (num > 1)}"
-    return Diagnostic("Support", found, _judgement(growth["is_enough"]), _MEANINGS["support_growth"])
+    judgement = _judgement(growth["is_enough"]) if is_judged else ""
+    return Diagnostic("Support", found, judgement, _MEANINGS["support_growth"])
 
 
 def _judgement(is_good: bool) -> str:
