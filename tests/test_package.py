@@ -15,7 +15,7 @@ import vbpi_mix.shapes
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "vbpi_mix"
 HEAVY = ("Bio", "arviz_stats", "dendropy", "ete3", "matplotlib", "numba", "rich", "scipy", "torch")
-DISTRIBUTIONS = {"Bio": "biopython"}
+DISTRIBUTIONS = {"Bio": "biopython", "PIL": "pillow"}
 """Distributions that are not named as the module that they hold; elsewhere ``_`` and ``-`` are the same."""
 
 UNNAMEABLE = tuple(

@@ -55,7 +55,28 @@ def section(results: Path) -> Section | None:
         ordered = sorted(runs, key=lambda r: (r["components"], r["estimator"], r["sampled"], r["epochs"]))
         texts += _findings(group, ordered)
         parts.append(_table(group, ordered))
+    texts += _between_seeds(list(found.values()))
     return Section("Mixtures of encoders on images", texts, parts, list(found))
+
+
+def _between_seeds(runs: list[Run]) -> list[str]:
+    """How far runs are apart that differ by their seed alone: what differences of others are worth."""
+    alike: dict[tuple[Any, ...], list[Run]] = defaultdict(list)
+    for run in runs:
+        alike[run["dataset"], run["decoder"], run["network"], _key(run), run["epochs"]].append(run)
+    ranges = {
+        f"{_name(same[0])} ({same[0]['dataset']}, {same[0]['epochs']} epochs)": max(map(_nll, same))
+        - min(map(_nll, same))
+        for same in alike.values()
+        if len(same) > 1
+    }
+    if not ranges:
+        return []
+    found = ", ".join(f"{difference:.2f} of {name}" for name, difference in sorted(ranges.items()))
+    return [
+        f"**Between seeds** the negative log-likelihood differs by {found}: errors in the tables are those "
+        "of the images alone, and a difference no larger than that of two seeds is no finding."
+    ]
 
 
 def _calibration(results: Path) -> dict[str, dict[str, float]]:

@@ -153,6 +153,7 @@ def test_the_section_compares_image_by_image(tmp_path):
         "same": result_of(5, 8, [81.0, 119.0, 101.0, 89.0]),
         "better": result_of(20, 8, [v - 1 - 0.02 * i for i, v in enumerate(single)]),
         "slower": result_of(100, 4, [v + 1 + 0.02 * i for i, v in enumerate(single)]),
+        "other seed": {**result_of(5, 8, [81.5, 119.5, 101.5, 89.5]), "seed": 1},
     }
     times = {"s2a.A1.S1": 100.0, "s2a.A5.S1": 100.0, "s2a.A20.S1": 100.0, "s2a.A100.S1": 200.0}
     manifest = {"milliseconds_of_step": {"independent": times}, "steps_in_epoch": 500}
@@ -162,7 +163,8 @@ def test_the_section_compares_image_by_image(tmp_path):
     assert reported.difference(runs["same"], runs["single"])[0] == pytest.approx(0.0)
     section = reported.section(tmp_path)
     assert section is not None
-    (text,) = section.text
+    text, _, between_seeds = section.text
+    assert "differs by 0.50 of S2A, A=5, S=1 (mnist, 8 epochs):" in between_seeds
     assert "of S2A, A=20, S=1 after 8 epochs" in text
     assert "at equal epochs: 1 better, 1 the same within the error" in text
     assert "at equal training time: 1 better, 1 worse, 1 the same within the error" in text

@@ -1,11 +1,11 @@
 """Pictures of what a model does, as PNG files: originals, reconstructions by component, prior samples."""
 
-import struct
-import zlib
+import io
 
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
+from PIL import Image
 
 from vbpi_mix.vae.encoder import Gaussians
 from vbpi_mix.vae.model import Misvae, draw_latents
@@ -67,16 +67,7 @@ def _tile(grey: UInt8[np.ndarray, "image tile height width"]) -> UInt8[np.ndarra
 
 
 def png_content(grey: UInt8[np.ndarray, "rows columns"]) -> bytes:
-    """A PNG file of grey values: signature, header, compressed rows, end (ISO/IEC 15948)."""
-    num_rows, num_columns = grey.shape
-    # Bit depth 8, colour type grey, the only methods of compression and filtering there are, not interlaced.
-    header = struct.pack(">IIBBBBB", num_columns, num_rows, 8, 0, 0, 0, 0)
-    # Each row begins with the number of its filter; 0: none.
-    rows = np.pad(grey, ((0, 0), (1, 0))).tobytes()
-    chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(rows, 9)), (b"IEND", b""))
-    return b"\x89PNG\r\n\x1a\n" + b"".join(_chunk(kind, content) for kind, content in chunks)
-
-
-def _chunk(kind: bytes, content: bytes) -> bytes:
-    """A chunk of a PNG file: length, kind, content, checksum of kind and content."""
-    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+    """A PNG file of grey values."""
+    content = io.BytesIO()
+    Image.fromarray(grey).save(content, format="PNG")
+    return content.getvalue()
