@@ -34,9 +34,7 @@ def run_program(arguments: list[str]) -> dict[str, Any]:
     return dict(json.loads(done.stdout))
 
 
-def measure(
-    decoder: str, run: Path, samples: int, threads: int, data_dir: Path | None, settings: list[str]
-) -> dict[str, Any]:
+def measure(decoder: str, run: Path, samples: int, threads: int, data_dir: Path | None) -> dict[str, Any]:
     """Train, or go on training, and evaluate.
 
     Args:
@@ -45,12 +43,11 @@ def measure(
         samples: Importance samples of a test image.
         threads: Threads of training and evaluation.
         data_dir: Folder with the images; None: the program finds them.
-        settings: Further options of ``vbpi-mix misvae train``.
     """
     place = [] if data_dir is None else ["--data-dir", str(data_dir)]
     if not (run / "result.json").exists():
         is_new = not (run / "config.toml").exists()
-        new = ["--decoder", decoder, "--threads", str(threads), *place, *settings]
+        new = ["--decoder", decoder, "--threads", str(threads), *place]
         run_program(["train", *(new if is_new else ["--resume"]), "--out", str(run)])
     result = json.loads((run / "result.json").read_text(encoding="utf-8"))
     evaluation = run_program(["evaluate", str(run), "--samples", str(samples), *place])
@@ -95,7 +92,7 @@ def main() -> None:
         name = f"misvae_training/{decoder}"
         if chosen.again or not (RESULTS / f"{name}.json").exists():
             data_dir = digits(chosen.data_dir)
-            save(name, measure(decoder, chosen.work / decoder, chosen.samples, chosen.threads, data_dir, []))
+            save(name, measure(decoder, chosen.work / decoder, chosen.samples, chosen.threads, data_dir))
 
 
 if __name__ == "__main__":

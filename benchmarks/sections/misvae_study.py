@@ -9,6 +9,7 @@ from typing import Any
 
 from _common import load
 from _sections import Section, Table
+from misvae_study import family_of, name_of
 
 Run = dict[str, Any]
 CERTAIN = 2.0
@@ -36,7 +37,7 @@ class Group:
     @property
     def family(self) -> str:
         """Decoder and network, as the calibration names them."""
-        return self.decoder if self.network == "default" else f"{self.decoder}-{self.network}"
+        return family_of(self.decoder, self.network)
 
 
 def section(results: Path) -> Section | None:
@@ -90,7 +91,7 @@ def _calibration(results: Path) -> dict[str, dict[str, float]]:
 
 def _key(run: Run) -> str:
     """Name of a configuration in the calibration."""
-    return f"{run['estimator']}.A{run['components']}.S{run['sampled']}"
+    return name_of(run["estimator"], run["components"], run["sampled"])
 
 
 def _name(run: Run) -> str:

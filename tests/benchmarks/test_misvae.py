@@ -27,7 +27,8 @@ SMALL = {
         "head_width": 8,
         "decoder": {"kind": "independent", "hidden": 16, "features": 8},
     },
-    "optimisation": {"batch_size": 100},
+    "optimisation": {"batch_size": 100, "epochs": 2},
+    "machine": {"log_every": 5},
 }
 WITH_SMALL_MODEL_AND_FEWER_IMAGES = """
 import sys
@@ -46,6 +47,14 @@ cli.main()
 @pytest.fixture
 def digits(require_reference):
     return require_reference("mnist/train-images-idx3-ubyte.gz").parent
+
+
+@pytest.fixture
+def small_program(tmp_path):
+    """Command that stands for ``vbpi-mix`` and starts new runs small."""
+    config = tmp_path / "small.toml"
+    config.write_text(tomli_w.dumps(SMALL))
+    return sys.executable, "-c", WITH_SMALL_MODEL_AND_FEWER_IMAGES.format(config=str(config))
 
 
 @pytest.fixture(autouse=True)
@@ -78,11 +87,8 @@ def test_steps_are_timed_and_reported(digits, tmp_path, monkeypatch):
 
 
 @pytest.mark.reference
-def test_a_job_trains_and_is_scored(digits, tmp_path, monkeypatch):
-    config = tmp_path / "small.toml"
-    config.write_text(tomli_w.dumps(SMALL))
-    program = (sys.executable, "-c", WITH_SMALL_MODEL_AND_FEWER_IMAGES.format(config=str(config)))
-    monkeypatch.setattr(misvae_study, "PROGRAM", program)
+def test_a_job_trains_and_is_scored(digits, small_program, tmp_path, monkeypatch):
+    monkeypatch.setattr(misvae_study, "PROGRAM", small_program)
     monkeypatch.setattr(misvae_study, "TOTAL_SAMPLES", 5)
     job = Job("mnist", "independent", "s2a", 3, 1, 1, 4, 30)
     with claim(tmp_path / "job.lock") as lock:
@@ -175,19 +181,14 @@ def test_the_section_compares_image_by_image(tmp_path):
 
 
 @pytest.mark.reference
-def test_the_default_model_is_trained_once_and_evaluated(digits, tmp_path, monkeypatch):
-    config = tmp_path / "small.toml"
-    config.write_text(tomli_w.dumps(SMALL))
-    program = (sys.executable, "-c", WITH_SMALL_MODEL_AND_FEWER_IMAGES.format(config=str(config)))
-    monkeypatch.setattr(misvae_training, "PROGRAM", program)
-    measured = misvae_training.measure(
-        "independent", tmp_path / "run", 2, 1, digits, ["--epochs", "2", "--log-every", "5"]
-    )
+def test_the_default_model_is_trained_once_and_evaluated(digits, small_program, tmp_path, monkeypatch):
+    monkeypatch.setattr(misvae_training, "PROGRAM", small_program)
+    measured = misvae_training.measure("independent", tmp_path / "run", 2, 1, digits)
     written = (tmp_path / "run" / "result.json").stat().st_mtime_ns
     assert measured["training"]["epochs"] == 2
     assert len(measured["bound_by_epoch"]) == 2
     assert measured["evaluation"]["num_samples"] == 2
-    again = misvae_training.measure("independent", tmp_path / "run", 2, 1, digits, [])
+    again = misvae_training.measure("independent", tmp_path / "run", 2, 1, digits)
     assert (tmp_path / "run" / "result.json").stat().st_mtime_ns == written
     assert again["evaluation"]["negative_log_likelihood"] == measured["evaluation"]["negative_log_likelihood"]
     (tmp_path / "misvae_training").mkdir()
