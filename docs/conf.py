@@ -32,6 +32,7 @@ nitpick_ignore_regex = [
     (r"py:exc", r"(?!vbpi_mix\.).*"),
 ]
 default_role = "py:obj"
+highlight_language = "none"
 
 myst_heading_anchors = 3
 
@@ -39,7 +40,6 @@ autodoc_default_options = {"members": True, "exclude-members": "model_config"}
 autodoc_member_order = "bysource"
 autodoc_typehints = "description"
 autodoc_typehints_format = "short"
-autodoc_typehints_description_target = "documented_params"
 napoleon_numpy_docstring = False
 napoleon_use_ivar = True
 python_maximum_signature_line_length = 90
@@ -85,7 +85,7 @@ def _default(name: str) -> list[str]:
         return []
     field = owner.model_fields.get(field_name)
     default = None if field is None else field.default
-    if default == "" or not isinstance(default, str | int | float):  # found out from others, or explained
+    if default == "" or not isinstance(default, str | int | float | Enum):  # as explained there
         return []
     return [f"Default: ``{default.value if isinstance(default, Enum) else default}``.", ""]
 
