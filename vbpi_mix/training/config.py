@@ -156,10 +156,7 @@ class OptimisationConfig(_Frozen):
     iterations: int = Field(15_000, ge=1)
     """Steps of the first round; of several runs `FIRST_ROUND` where none are asked for."""
     rounds: int = Field(1, ge=1)
-    """Rounds of training, each twice as long as the one before. Schedules are those of the first; later ones
-    go on at full inverse temperature with the decay of the rates anew, from `restart` of the first ones."""
-    restart: float = Field(0.25, gt=0, le=1)
-    """First learning rates of a later round, as a share of those of the first."""
+    """Rounds of training, each twice as long as the one before, with all schedules anew."""
     initial_topologies: Literal["support", "uniform"] = "support"
     """Start of the subsplit networks: frequencies in the support's trees, or all logits zero."""
     topology_gradient: TopologyGradient = TopologyGradient.REWEIGHTED_WAKE_SLEEP
@@ -188,14 +185,16 @@ class OptimisationConfig(_Frozen):
 
     def inverse_temperature(self, step: int) -> float:
         """beta of a step, counted from 0 over all rounds."""
-        return self.annealing.inverse_temperature(step, self.iterations) if step < self.iterations else 1.0
+        return self.annealing.inverse_temperature(*self._within_round(step))
 
     def rate_factor(self, step: int) -> float:
         """Rates of a step, counted from 0 over all rounds, as a share of the first ones."""
+        return self.decay.factor(*self._within_round(step))
+
+    def _within_round(self, step: int) -> tuple[int, int]:
+        """Which step of its round a step is, and how many the round has."""
         number = (step // self.iterations + 1).bit_length() - 1
-        before, length = steps_of_rounds(self.iterations, number), self.iterations * 2**number
-        first = self.restart if number else 1.0
-        return first * self.decay.factor(step - before, length)
+        return step - steps_of_rounds(self.iterations, number), self.iterations * 2**number
 
 
 class GrowthConfig(_Frozen):
@@ -299,22 +298,25 @@ class RunConfig(_Frozen):
 
     def training_after_growth(self) -> OptimisationConfig:
         """How to train after a round of the support's growth: briefly, and not annealed."""
-        iterations = max(1, round(self.growth.training * self.optimisation.iterations))
-        return self._trained_on(self.growth.rates, iterations=iterations, rounds=1)
+        first = self.optimisation
+        rates = {
+            name: self.growth.rates * getattr(first, name)
+            for name in ("topology_rate", "branch_rate", "model_rate")
+        }
+        return first.model_copy(
+            update={
+                "iterations": max(1, round(self.growth.training * first.iterations)),
+                "rounds": 1,
+                "annealing": LinearAnnealing(steps=0),
+                "decay": CosineDecay(),
+                **rates,
+            }
+        )
 
     def training_of_further_rounds(self, done: int, number: int) -> OptimisationConfig:
-        """How to train in `number` further rounds that follow upon growth, after `done`: not annealed."""
+        """How to train in `number` further rounds that follow upon growth, after `done` ones."""
         iterations = 2**done * self.optimisation.iterations
-        return self._trained_on(self.optimisation.restart, iterations=iterations, rounds=number)
-
-    def _trained_on(self, rates: float, **updates: int) -> OptimisationConfig:
-        """The first training without annealing, at a share of its rates, and with what else changes."""
-        first = self.optimisation
-        rates_of = {
-            name: rates * getattr(first, name) for name in ("topology_rate", "branch_rate", "model_rate")
-        }
-        schedules = {"annealing": LinearAnnealing(steps=0), "decay": CosineDecay()}
-        return first.model_copy(update={**rates_of, **schedules, **updates})
+        return self.optimisation.model_copy(update={"iterations": iterations, "rounds": number})
 
 
 PUBLISHED_RECIPE: dict[str, dict[str, Any]] = {
