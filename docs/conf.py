@@ -11,6 +11,7 @@ from typing import Any
 typing.GENERATING_DOCUMENTATION = "vbpi_mix"  # type: ignore[attr-defined]
 # jaxtyping then leaves its own name out of types of arrays; it asks when it is imported first.
 
+from docutils.nodes import Element  # noqa: E402
 from pydantic import BaseModel  # noqa: E402
 from sphinx.application import Sphinx  # noqa: E402
 
@@ -40,6 +41,7 @@ autodoc_default_options = {"members": True, "exclude-members": "model_config"}
 autodoc_member_order = "bysource"
 autodoc_typehints = "description"
 autodoc_typehints_format = "short"
+autodoc_typehints_description_target = "all"
 napoleon_numpy_docstring = False
 napoleon_use_ivar = True
 python_maximum_signature_line_length = 90
@@ -51,8 +53,8 @@ html_css_files = ["site.css"]
 html_copy_source = False
 html_show_sourcelink = False
 
-_NAPOLEON = 500
-"""Priority at which napoleon reads docstrings."""
+_USUAL = 500
+"""Priority at which Sphinx' own extensions listen to events."""
 
 _plain: dict[str, list[str]] = {}
 
@@ -62,6 +64,20 @@ def _hide_fields(
 ) -> tuple[str, None] | None:
     """Show settings and results without a signature: their fields follow one by one."""
     return ("", None) if isinstance(thing, type) and issubclass(thing, BaseModel) else None
+
+
+def _skip_numbers(app: Sphinx, what: str, name: str, thing: Any, skip: bool, options: Any) -> bool | None:
+    """Leave out fields of named tuples that say nothing but their number."""
+    return True if (getattr(thing, "__doc__", None) or "").startswith("Alias for field number") else None
+
+
+def _drop_types(app: Sphinx, domain: str, kind: str, content: Element) -> None:
+    """Do not list the arguments of a class again, whose attributes have been listed with their types."""
+    signature = content.parent[0]
+    if kind == "class":
+        app.env.current_document.autodoc_annotations.pop(
+            f"{signature['module']}.{signature['fullname']}", None
+        )
 
 
 def _keep(app: Sphinx, what: str, name: str, thing: Any, options: Any, lines: list[str]) -> None:
@@ -93,5 +109,7 @@ def _default(name: str) -> list[str]:
 def setup(app: Sphinx) -> None:
     """Register what autodoc is told beyond its settings."""
     app.connect("autodoc-process-signature", _hide_fields)
-    app.connect("autodoc-process-docstring", _keep, priority=_NAPOLEON - 1)
-    app.connect("autodoc-process-docstring", _restore, priority=_NAPOLEON + 1)
+    app.connect("autodoc-skip-member", _skip_numbers)
+    app.connect("object-description-transform", _drop_types, priority=_USUAL - 1)
+    app.connect("autodoc-process-docstring", _keep, priority=_USUAL - 1)
+    app.connect("autodoc-process-docstring", _restore, priority=_USUAL + 1)
