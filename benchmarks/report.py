@@ -24,9 +24,11 @@ from _sections import Figure, Section
 ORDER = (
     "targets",
     "kernel",
+    "model_kernel",
     "iteration",
     "large",
     "datasets",
+    "models",
     "study",
     "topologies",
     "race",
