@@ -50,6 +50,10 @@ EXCHANGEABILITIES = {
 }
 """Options of MrBayes' lset and prset for each family."""
 
+PROPOSALS = {"revmatpr=dirichlet": ("Revmat", 4), "statefreqpr=dirichlet": ("Pi", 2)}
+"""Parameter, and weight of each of its two kinds of moves, by what of prset has it sampled. The default is 1:
+one move in a hundred, so that samples of the parameter depend on each other over thousands of generations."""
+
 
 @dataclass(frozen=True)
 class Analysis:
@@ -81,8 +85,8 @@ ANALYSES = {
         Analysis("primates", "GTR+F+G4", 2_000_000, 1, 200),
         Analysis("primates", "GTR+FO+G4", 1_000_000, 1, 100),
         Analysis("primates", "HKY+FO", 1_000_000, 1, 100),
-        Analysis("woodmouse", "GTR+F+G4", 15_000_000, 1, 500),
-        Analysis("DS1", "GTR+F+G4", 600_000, 4, 100),
+        Analysis("woodmouse", "GTR+F+G4", 8_000_000, 1, 500),
+        Analysis("DS1", "GTR+F+G4", 500_000, 4, 100),
     )
 }
 """Analyses by name. One chain mixes well but on DS1, whose posterior has hills that are far apart."""
@@ -140,7 +144,12 @@ def model_commands(spec: ModelSpec, empirical: np.ndarray) -> list[str]:
         priors += ("shapepr=exponential(1.0)",)
     if spec.has_invariable:
         priors += ("pinvarpr=uniform(0.0,1.0)",)
-    return [f"lset {lset} rates={rates};", f"prset {' '.join(priors)} brlenspr=unconstrained:exp(10.0);"]
+    text = [f"lset {lset} rates={rates};", f"prset {' '.join(priors)} brlenspr=unconstrained:exp(10.0);"]
+    for prior, (parameter, weight) in PROPOSALS.items():
+        if any(one.startswith(prior) for one in priors):
+            moves = " ".join(f"{move}({parameter})$prob={weight}" for move in ("Dirichlet", "Slider"))
+            text.append(f"propset {moves};")
+    return text
 
 
 def commands(analysis: Analysis, alignment: Alignment, is_continued: bool) -> list[str]:

@@ -29,22 +29,23 @@ from _program import time_program
 from _splits import LISTED_FROM, split_names
 
 SEEDS = (0, 1, 2)
-WARM_UP = ("--runs", "1", "--iterations", "100", "--repeats", "2", "--no-grow-support", "--no-report")
-"""Options of a run that has everything compiled."""
+WARM_UP = ("--iterations", "200", "--repeats", "4")
+"""Options of a run after which everything is compiled."""
 
 MAJORITY = 0.5
 """Least probability, in MrBayes' posterior, of splits whose branch lengths are compared: of rarer ones few
 samples have the branch."""
 
 
-def run_ours(analysis: Analysis, path: Path, seed: int, options: list[str]) -> dict[str, Any]:
-    """A run of ``vbpi-mix``, which has its own defaults; what it took and what it found."""
+def run_ours(analysis: Analysis, seed: int, options: list[str]) -> dict[str, Any]:
+    """A run of ``vbpi-mix``: what it took, and what it found."""
     from vbpi_mix.report.run_files import read_splits, read_traces
     from vbpi_mix.results.run_directory import RunDirectory
     from vbpi_mix.trees.samples import read_tree_sample
 
     with tempfile.TemporaryDirectory(prefix="models-") as folder:
         out = Path(folder) / "run"
+        path = alignment_path(analysis.data, Path(folder))
         arguments = [str(path), "--model", analysis.model, "--seed", str(seed), "--quiet", *options]
         measured = time_program(arguments, out, statuses=(0, 3))
         directory = RunDirectory(out)
@@ -52,11 +53,10 @@ def run_ours(analysis: Analysis, path: Path, seed: int, options: list[str]) -> d
         topologies = read_tree_sample(directory.topology_probabilities, splits.taxa)
         likelihoods = read_traces(directory)["LnL"]
         rounds = max(_rounds(member.config) for member in directory.members())
-    result = measured["result"]
-    measured["result"] = without_local_paths(result, path.parent)
+        result = json.loads(json.dumps(measured["result"]).replace(f"{folder}/", ""))
     shares = topologies.weights / topologies.weights.sum()
     return {
-        "measured": {**measured, "rounds": rounds},
+        "measured": {**measured, "result": result, "rounds": rounds},
         "parameters": {
             "LnL": {"mean": float(likelihoods.mean()), "sd": float(likelihoods.std())},
             "TL": result["tree_length"],
@@ -168,7 +168,7 @@ def chains(names: list[str], work: Path, again: bool) -> None:
             save(f"models/{name}.mrbayes", run_chains(ANALYSES[name], work))
 
 
-def runs(names: list[str], seeds: list[int], work: Path, again: bool, options: list[str]) -> None:
+def runs(names: list[str], seeds: list[int], again: bool, options: list[str]) -> None:
     """Make our runs where there is no result yet, and lay them beside MrBayes'."""
     for name in names:
         analysis, reference = ANALYSES[name], RESULTS / f"models/{name}.mrbayes.json"
@@ -177,13 +177,10 @@ def runs(names: list[str], seeds: list[int], work: Path, again: bool, options: l
         open_seeds = [
             seed for seed in seeds if again or not (RESULTS / f"models/{name}.seed{seed}.json").exists()
         ]
-        path = alignment_path(analysis.data, work)
         if open_seeds:
-            with tempfile.TemporaryDirectory(prefix="models-") as folder:
-                warm_up = [str(path), "--model", analysis.model, *WARM_UP, "--quiet"]
-                time_program(warm_up, Path(folder) / "run")
+            run_ours(analysis, 0, list(WARM_UP))
         for seed in open_seeds:
-            ours = run_ours(analysis, path, seed, options)
+            ours = run_ours(analysis, seed, options)
             content = {
                 "alignment": analysis.data,
                 "model": analysis.model,
@@ -219,7 +216,7 @@ def main() -> None:
     if chosen.what == "chains":
         chains(names, chosen.work, chosen.again)
     else:
-        runs(names, chosen.seeds, chosen.work, chosen.again, options)
+        runs(names, chosen.seeds, chosen.again, options)
 
 
 if __name__ == "__main__":
