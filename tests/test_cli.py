@@ -20,7 +20,7 @@ from vbpi_mix._cli_config import (
 )
 from vbpi_mix._cli_settings import read_command, write_config
 from vbpi_mix.errors import ConfigurationError
-from vbpi_mix.training.config import RunConfig
+from vbpi_mix.training.config import ENOUGH_ESS, FIRST_ROUND, RunConfig
 
 FOUR_TAXA = ">A\nACGTACGTAA\n>B\nACGTACGTCA\n>C\nACGAACGTGA\n>D\nACGAACTTTA\n"
 TREE = "(A:0.1,B:0.2,(C:0.15,D:0.05):0.02);"
@@ -66,7 +66,8 @@ def test_help_states_the_configurations_defaults(command):
         "--components": config.mixture.components,
         "--estimator": config.mixture.estimator.value,
         "--particles": config.mixture.particles,
-        "--iterations": config.optimisation.iterations,
+        "--iterations": f"rounds of {FIRST_ROUND}, {2 * FIRST_ROUND}, ...; "
+        f"{config.optimisation.iterations} of a single run",
         "--branch-model": config.mixture.branch_model.value,
         "--branch-density": config.mixture.branch_density.value,
         "--topology-rate": config.optimisation.topology_rate,
@@ -78,7 +79,7 @@ def test_help_states_the_configurations_defaults(command):
         "--device": config.machine.device,
         "--threads": "all available cores",
         "--dtype": config.machine.dtype,
-        "--repeats": config.evaluation.repeats,
+        "--repeats": f"{config.evaluation.repeats}, or as few as do for several runs",
         "--samples": config.evaluation.samples,
         "--refit": "refit" if config.evaluation.refit else "no-refit",
         "--posterior-samples": config.evaluation.posterior_samples,
@@ -299,15 +300,31 @@ def test_a_number_of_iterations_is_one_round(tmp_path):
     def rounds(options, recipe=None, file=None):
         return resolve_config(settings_of_options(options), recipe, file).runs.max_rounds
 
-    assert rounds({"dataset": "DS1"}) == 3
+    assert rounds({"dataset": "DS1"}) == 4
     assert rounds({"dataset": "DS1", "iterations": 100}) == 1
     assert rounds({"dataset": "DS1", "iterations": 100, "max_rounds": 2}) == 2
     assert rounds({"dataset": "DS1"}, "published") == 1
     # a run's own file has both, so that it can be repeated
     file = tmp_path / "config.toml"
     write_config(file, resolve_config(settings_of_options({"dataset": "DS1"})), ["vbpi-mix", "run"])
-    assert rounds({}, None, file) == 3
+    assert rounds({}, None, file) == 4
     assert rounds({"iterations": 100}, None, file) == 1
+
+
+def test_several_runs_stop_by_themselves_where_no_number_is_asked_for(tmp_path):
+    def resolved(file=None, **options):
+        config = resolve_config(settings_of_options({"dataset": "DS1", **options}), file=file)
+        return config.optimisation.iterations, config.evaluation.enough_ess
+
+    assert resolved() == (FIRST_ROUND, ENOUGH_ESS)
+    assert resolved(runs=1) == (15_000, None)
+    assert resolved(runs=3, iterations=100) == (100, ENOUGH_ESS)
+    assert resolved(repeats=50) == (FIRST_ROUND, None)
+    file = tmp_path / "config.toml"
+    for options in ({}, {"repeats": 50}, {"runs": 1}):
+        config = resolve_config(settings_of_options({"dataset": "DS1", **options}))
+        write_config(file, config, ["vbpi-mix", "run"])
+        assert resolve_config({}, file=file) == config
 
 
 def test_layers_of_configuration(tmp_path):

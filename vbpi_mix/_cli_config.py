@@ -16,7 +16,7 @@ from vbpi_mix._cli_settings import (
 )
 from vbpi_mix.errors import ConfigurationError
 from vbpi_mix.likelihood.model_names import parse_model
-from vbpi_mix.training.config import PUBLISHED_RECIPE, RunConfig
+from vbpi_mix.training.config import ENOUGH_ESS, FIRST_ROUND, PUBLISHED_RECIPE, RunConfig
 
 OPTION_FIELDS: dict[str, tuple[str, ...]] = {
     "alignment": ("data", "alignment"),
@@ -78,6 +78,10 @@ def resolve_config(
     merged: dict[str, Any] = {}
     for layer in [*layers, settings]:
         merged = merge(_without_replaced_data(merged, layer), _with_rounds(layer))
+    if value_at(merged, ("runs", "number")) != 1:
+        merged = merge({"optimisation": {"iterations": FIRST_ROUND}}, merged)
+        if value_at(merged, ("evaluation", "repeats")) is None:
+            merged = merge({"evaluation": {"enough_ess": ENOUGH_ESS}}, merged)
     if not merged.get("data"):
         raise ConfigurationError(
             "expected an alignment file, or a bundled data set with --dataset, got neither"

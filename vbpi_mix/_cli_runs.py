@@ -47,7 +47,7 @@ from vbpi_mix.results.result import (
 from vbpi_mix.results.run_directory import RunDirectory
 from vbpi_mix.seeding import RandomStreams
 from vbpi_mix.training.checkpoint import Checkpoint
-from vbpi_mix.training.config import RunConfig, RunsConfig
+from vbpi_mix.training.config import RunConfig, RunsConfig, steps_of_rounds
 from vbpi_mix.trees.summaries import split_table
 
 
@@ -165,9 +165,14 @@ class _Analysis:
         _cli_run.keep_support(checkpoint, self.directory)
         if not resume:
             write_config(self.directory.config, self.config, sys.argv)
+        evaluation = self.config.evaluation
+        if evaluation.enough_ess is not None:
+            of_each = {"enough_ess": evaluation.enough_ess / len(self._members)}
+            evaluation = evaluation.model_copy(update=of_each)
         for number in missing:
             own = self.config.model_copy(
                 update={
+                    "evaluation": evaluation,
                     "seed": self.config.seed + number,
                     "runs": RunsConfig(number=1, max_rounds=1),
                     "machine": self.config.machine.model_copy(update={"threads": self._threads}),
@@ -257,9 +262,10 @@ class _Analysis:
         """Give every run a further round of training, if rounds and time are left for it."""
         configs = [read_config(member.config) for member in self._members]
         results = [read_result(member.result) for member in self._members]
-        rounds = max(config.optimisation.rounds for config in configs)
-        of_round = max(result.seconds.training for result in results) / rounds
-        needed = of_round + evaluation_seconds(configs[0], pace)
+        first, rounds = configs[0].optimisation.iterations, configs[0].optimisation.rounds
+        done, planned = (steps_of_rounds(first, number) for number in (rounds, rounds + 1))
+        trained = max(result.seconds.training for result in results)
+        needed = trained * (planned - done) / done + evaluation_seconds(configs[0], pace)
         left = self._left()
         if rounds >= self.config.runs.max_rounds or (left is not None and left < needed):
             return False
@@ -283,7 +289,10 @@ class _Analysis:
         particles = analysis.particles_per_component(self.config)
         # Commands on the finished runs are to draw anew.
         generators = [generator.spawn(1)[0] for generator in runs.generators(None)]
-        draws, corrected = runs.draw(self.config.evaluation, particles, generators, with_undrawn=True)
+        results = [read_result(member.result) for member in self._members]
+        repeats = max(one.marginal_log_likelihood.num_repeats for one in results)
+        evaluation = self.config.evaluation.model_copy(update={"repeats": repeats})
+        draws, corrected = runs.draw(evaluation, particles, generators, with_undrawn=True)
         estimates = estimate(draws, corrected, particles)
         write_posterior(
             self.directory,
@@ -293,7 +302,6 @@ class _Analysis:
             generators[0],
             runs.parts(draws),
         )
-        results = [read_result(member.result) for member in self._members]
         first = results[0]
         result = first.model_copy(
             update={name: getattr(estimates, name) for name in type(estimates).model_fields}

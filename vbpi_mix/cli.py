@@ -152,7 +152,7 @@ def run(
         int | None,
         typer.Option(
             metavar="N",
-            help="Training steps. [default: 15000]",
+            help="Training steps. [default: rounds of 3000, 6000, ...; 15000 of a single run]",
         ),
     ] = None,
     branch_model: Annotated[
@@ -205,7 +205,7 @@ def run(
         typer.Option(
             metavar="N",
             help="Most rounds of training while several runs have not converged; one with --iterations. "
-            "[default: 3]",
+            "[default: 4]",
         ),
     ] = None,
     budget: Annotated[
@@ -251,7 +251,7 @@ def run(
         int | None,
         typer.Option(
             metavar="INT",
-            help="Repeats of the marginal likelihood. [default: 100]",
+            help="Repeats of the marginal likelihood. [default: 100, or as few as do for several runs]",
         ),
     ] = None,
     samples: Annotated[
@@ -286,7 +286,7 @@ def run(
         int | None,
         typer.Option(
             metavar="N",
-            help="Iterations between lines of metrics.jsonl. [default: 100]",
+            help="Iterations between lines of metrics.jsonl. [default: 25]",
         ),
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in DIR.")] = False,

@@ -104,18 +104,10 @@ def test_branch_gradient_changes_when_annealing_ends():
     assert kinds == [BranchGradient.PATH, BranchGradient.PATH, BranchGradient.DOUBLY_REPARAMETERISED]
 
 
-def test_later_rounds_go_on_from_lower_rates_without_annealing():
-    once, thrice = (
-        OptimisationConfig(iterations=100),
-        OptimisationConfig(iterations=100, rounds=3, restart=0.5),
-    )
-    assert (once.num_steps, thrice.num_steps) == (100, 300)
-    for step in range(100):
-        assert StepSettings.of_step(step, thrice) == StepSettings.of_step(step, once)
-    for step in (100, 150, 299):
-        settings = StepSettings.of_step(step, thrice)
-        assert settings.inverse_temperature == 1.0
-        assert settings.branch_gradient is BranchGradient.DOUBLY_REPARAMETERISED
-        first = StepSettings.of_step(step % 100, once)
-        assert settings.topology_rate == pytest.approx(0.5 * first.topology_rate)
-        assert settings.branch_rate == pytest.approx(0.5 * first.branch_rate)
+def test_later_rounds_are_the_first_one_stretched():
+    thrice = OptimisationConfig(iterations=100, rounds=3)
+    assert thrice.num_steps == 100 + 200 + 400
+    for start, length in ((0, 100), (100, 200), (300, 400)):
+        alone = OptimisationConfig(iterations=length)
+        for step in (0, 1, length // 2, length - 1):
+            assert StepSettings.of_step(start + step, thrice) == StepSettings.of_step(step, alone)

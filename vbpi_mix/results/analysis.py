@@ -193,12 +193,15 @@ def evaluate(checkpoint: Checkpoint) -> Evaluation:
     mixture, refit = checkpoint.state.mixture, None
     correlations = Correlations.none(mixture)
     num_components, threads = config.mixture.components, config.machine.threads
+    enough = config.evaluation.enough_ess
     draws_per_component = max(MIN_DRAWS, config.evaluation.repeats * particles_per_component(config))
     if config.evaluation.refit:
         learn = min(draws_per_component, max(MIN_DRAWS, REFIT_DRAWS // num_components))
-        learnt = draw_posterior(mixture, likelihood, prior, learn, generator, correlations, threads)
+        learnt = draw_posterior(mixture, likelihood, prior, learn, generator, correlations, threads, enough)
         mixture, correlations, refit = refit_mixture(mixture, learnt)
-    draws = draw_posterior(mixture, likelihood, prior, draws_per_component, generator, correlations, threads)
+    draws = draw_posterior(
+        mixture, likelihood, prior, draws_per_component, generator, correlations, threads, enough
+    )
     return Evaluation(mixture, correlations, refit, draws, corrected_posterior(mixture, draws, generator))
 
 

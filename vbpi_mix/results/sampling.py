@@ -12,6 +12,7 @@ from vbpi_mix.likelihood.priors import ExponentialBranchPrior, log_topology_prio
 from vbpi_mix.results import _correlation_kernels as correlation_kernels
 from vbpi_mix.results.correction import UndrawnTopologies
 from vbpi_mix.results.correlations import Correlations, branches_around, model_noise
+from vbpi_mix.results.diagnostics import effective_sample_size
 from vbpi_mix.results.draws import PosteriorDraws
 from vbpi_mix.sbn._support_kernels import index_topologies
 from vbpi_mix.sbn.network import draw_topologies
@@ -22,6 +23,9 @@ from vbpi_mix.trees.topology import unique_topologies
 BATCH = 1000
 """Trees of one batch, about: large enough that Python costs nothing, small enough for little memory."""
 
+GROUP = 5
+"""Batches between two looks at whether there are draws enough."""
+
 
 def draw_posterior(
     mixture: Mixture,
@@ -31,11 +35,12 @@ def draw_posterior(
     generator: np.random.Generator,
     correlations: Correlations | None = None,
     threads: int = 1,
+    enough_ess: float | None = None,
 ) -> PosteriorDraws:
     """Importance draws from a mixture, the same number from every component.
 
     Costs one likelihood and A densities a draw. The draws do not depend on the number of threads: every
-    batch has random numbers of its own.
+    batch has random numbers of its own. Where fewer are enough, they are the first of them.
 
     Args:
         mixture: What is drawn from.
@@ -45,6 +50,7 @@ def draw_posterior(
         generator: Source of all random numbers.
         correlations: Correlations of the branch lengths given the topology; None: they are independent.
         threads: Threads that propose trees; the likelihood has its own.
+        enough_ess: Effective sample size at which to stop earlier, looked at every `GROUP` batches.
 
     Raises:
         NonFiniteError: A draw has no finite weight.
@@ -78,33 +84,47 @@ def draw_posterior(
             coordinates[batch],
         )
 
+    transform = likelihood.transform if isinstance(likelihood, EstimatedModelLikelihood) else None
+
+    seeds = generator.integers(2**63, size=(len(batches), 2))
+    log_likelihood, log_prior, log_total, log_weights = np.empty((4, num_draws))
+    drawn = slice(0, 0)
     with ThreadPoolExecutor(threads) as pool:
-        list(pool.map(propose, batches, generator.integers(2**63, size=(len(batches), 2))))
+        for first in range(0, len(batches), GROUP):
+            group = batches[first : first + GROUP]
+            list(pool.map(propose, group, seeds[first : first + GROUP]))
+            for batch in group:
+                models = () if transform is None else (coordinates[batch],)
+                log_likelihood[batch] = likelihood.value(children[batch], np.exp(log_lengths[batch]), *models)
+            new, drawn = slice(drawn.stop, group[-1].stop), slice(0, group[-1].stop)
+            log_prior[new] = branch_prior.log_density(log_lengths[new]) + log_topology_prior(num_taxa)
+            if transform is not None:
+                log_prior[new] += transform.log_prior(coordinates[new])
+            log_total[new] = logsumexp(log_topology[new] + log_branches[new] + log_model[new], axis=1)
+            log_weights[new] = (
+                log_prior[new] + log_likelihood[new] - (log_total[new] - np.log(num_components))
+            )
+            if enough_ess is not None and effective_sample_size(log_weights[drawn]) >= enough_ess:
+                break
+    children, log_lengths, component = children[drawn], log_lengths[drawn], component[drawn]
+    coordinates, log_topology = coordinates[drawn], log_topology[drawn]
+    log_density = log_topology + log_branches[drawn] + log_model[drawn]
+    log_likelihood, log_prior = log_likelihood[drawn], log_prior[drawn]
+    log_total, log_weights = log_total[drawn], log_weights[drawn]
     branch_lengths = np.exp(log_lengths)
-    log_prior = branch_prior.log_density(log_lengths) + log_topology_prior(num_taxa)
-    log_likelihood = np.empty(num_draws)
-    for batch in batches:
-        models = (coordinates[batch],) if isinstance(likelihood, EstimatedModelLikelihood) else ()
-        log_likelihood[batch] = likelihood.value(children[batch], branch_lengths[batch], *models)
-    log_density = log_topology + log_branches
     # The prior is a density of log branch lengths, that of a trace of branch lengths; likewise of models.
     traces = {"LnL": log_likelihood, "LnPr": log_prior - log_lengths.sum(axis=1)}
     names: tuple[str, ...] = ()
-    if isinstance(likelihood, EstimatedModelLikelihood):
-        transform = likelihood.transform
+    if transform is not None:
         names = transform.parameter_names
-        log_model_prior = transform.log_prior(coordinates)
-        log_prior, log_density = log_prior + log_model_prior, log_density + log_model
-        traces["LnPr"] += log_model_prior - transform.log_jacobian(coordinates)
+        traces["LnPr"] -= transform.log_jacobian(coordinates)
         traces |= zip(names, transform.named_parameters(coordinates).T, strict=True)
-    log_total = logsumexp(log_density, axis=1)
-    log_weights = log_prior + log_likelihood - (log_total - np.log(num_components))
     num_bad = np.count_nonzero(~np.isfinite(log_weights))
     if num_bad:
         raise NonFiniteError(
-            f"expected finite importance weights, got {num_bad} of {num_draws} that are not, of component(s) "
-            f"{np.unique(component[~np.isfinite(log_weights)]).tolist()}: the mixture is not trained well; "
-            "train longer or with lower rates"
+            f"expected finite importance weights, got {num_bad} of {len(log_weights)} that are not, "
+            f"of component(s) {np.unique(component[~np.isfinite(log_weights)]).tolist()}: the mixture is not "
+            "trained well; train longer or with lower rates"
         )
     distinct, index, _ = unique_topologies(children)
     log_q = np.empty(len(distinct))

@@ -67,7 +67,7 @@ class Checkpoint:
             return self.config.optimisation
         if further == 0:
             return self.config.training_after_growth()
-        return self.config.training_of_further_rounds(further)
+        return self.config.training_of_further_rounds(self.rounds_before, further)
 
     @property
     def is_out_of_time(self) -> bool:

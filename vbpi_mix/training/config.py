@@ -135,16 +135,28 @@ class StepDecay(_Frozen):
         return self.ratio ** (step // self.every)
 
 
+FIRST_ROUND = 3_000
+"""Steps of the first round of several runs, where no number of iterations is asked for: rounds follow until
+the runs have converged. A single run cannot know, and trains as long as hard data need."""
+
+
+ENOUGH_ESS = 10_000.0
+"""Effective sample size, of several runs together, at which enough has been drawn from them, where no number
+of repeats is asked for: the standard error of a probability is then 0.005 at most."""
+
+
+def steps_of_rounds(iterations: int, number: int) -> int:
+    """Steps of some rounds in all: the first takes `iterations`, each later one twice as many as the last."""
+    return iterations * (2**number - 1)
+
+
 class OptimisationConfig(_Frozen):
     """How the mixture is trained."""
 
     iterations: int = Field(15_000, ge=1)
-    """Steps of a round."""
+    """Steps of the first round; of several runs `FIRST_ROUND` where none are asked for."""
     rounds: int = Field(1, ge=1)
-    """Rounds of training. Schedules are those of the first; later ones go on at full inverse temperature with
-    the decay of the rates anew, from `restart` of the first ones."""
-    restart: float = Field(0.25, gt=0, le=1)
-    """First learning rates of a later round, as a share of those of the first."""
+    """Rounds of training, each twice as long as the one before, with all schedules anew."""
     initial_topologies: Literal["support", "uniform"] = "support"
     """Start of the subsplit networks: frequencies in the support's trees, or all logits zero."""
     topology_gradient: TopologyGradient = TopologyGradient.REWEIGHTED_WAKE_SLEEP
@@ -169,17 +181,20 @@ class OptimisationConfig(_Frozen):
     @property
     def num_steps(self) -> int:
         """Steps in all."""
-        return self.rounds * self.iterations
+        return steps_of_rounds(self.iterations, self.rounds)
 
     def inverse_temperature(self, step: int) -> float:
         """beta of a step, counted from 0 over all rounds."""
-        return self.annealing.inverse_temperature(step, self.iterations) if step < self.iterations else 1.0
+        return self.annealing.inverse_temperature(*self._within_round(step))
 
     def rate_factor(self, step: int) -> float:
         """Rates of a step, counted from 0 over all rounds, as a share of the first ones."""
-        if step < self.iterations:
-            return self.decay.factor(step, self.iterations)
-        return self.restart * self.decay.factor(step % self.iterations, self.iterations)
+        return self.decay.factor(*self._within_round(step))
+
+    def _within_round(self, step: int) -> tuple[int, int]:
+        """Which step of its round a step is, and how many the round has."""
+        number = (step // self.iterations + 1).bit_length() - 1
+        return step - steps_of_rounds(self.iterations, number), self.iterations * 2**number
 
 
 class GrowthConfig(_Frozen):
@@ -206,6 +221,8 @@ class EvaluationConfig(_Frozen):
     """Repetitions of the marginal-likelihood estimate."""
     samples: int = Field(1_000, ge=1)
     """Likelihood evaluations of one estimate, over all components."""
+    enough_ess: float | None = Field(None, gt=0)
+    """Effective sample size at which there are repeats enough, be they fewer; None: never."""
     refit: bool = True
     """Whether the subsplit networks are refitted to importance-corrected topologies after training."""
     posterior_samples: int = Field(10_000, ge=1)
@@ -226,7 +243,7 @@ class MachineConfig(_Frozen):
     """Precision of the likelihood kernel in training; evaluation is in float64 in any case."""
     checkpoint_seconds: float = Field(30.0, ge=0)
     """Seconds between checkpoints."""
-    log_every: int = Field(100, ge=1)
+    log_every: int = Field(25, ge=1)
     """Steps between lines of metrics.jsonl."""
     training_seconds: float | None = Field(None, gt=0)
     """Most seconds of training: it stops at the first report after them, however many steps are left."""
@@ -245,7 +262,7 @@ class RunsConfig(_Frozen):
 
     number: int = Field(2, ge=1)
     """Runs, with the seeds `seed`, `seed` + 1, ...; one cannot show agreement."""
-    max_rounds: int = Field(3, ge=1)
+    max_rounds: int = Field(4, ge=1)
     """Most rounds of training of several runs: they go on while training has not converged. A number of
     iterations that is asked for is one round."""
     budget_seconds: float | None = Field(None, gt=0)
@@ -281,21 +298,25 @@ class RunConfig(_Frozen):
 
     def training_after_growth(self) -> OptimisationConfig:
         """How to train after a round of the support's growth: briefly, and not annealed."""
-        iterations = max(1, round(self.growth.training * self.optimisation.iterations))
-        return self._trained_on(self.growth.rates, iterations=iterations, rounds=1)
-
-    def training_of_further_rounds(self, number: int) -> OptimisationConfig:
-        """How to train in further rounds that follow upon growth: not annealed either."""
-        return self._trained_on(self.optimisation.restart, rounds=number)
-
-    def _trained_on(self, rates: float, **updates: int) -> OptimisationConfig:
-        """The first training without annealing, at a share of its rates, and with what else changes."""
         first = self.optimisation
-        rates_of = {
-            name: rates * getattr(first, name) for name in ("topology_rate", "branch_rate", "model_rate")
+        rates = {
+            name: self.growth.rates * getattr(first, name)
+            for name in ("topology_rate", "branch_rate", "model_rate")
         }
-        schedules = {"annealing": LinearAnnealing(steps=0), "decay": CosineDecay()}
-        return first.model_copy(update={**rates_of, **schedules, **updates})
+        return first.model_copy(
+            update={
+                "iterations": max(1, round(self.growth.training * first.iterations)),
+                "rounds": 1,
+                "annealing": LinearAnnealing(steps=0),
+                "decay": CosineDecay(),
+                **rates,
+            }
+        )
+
+    def training_of_further_rounds(self, done: int, number: int) -> OptimisationConfig:
+        """How to train in `number` further rounds that follow upon growth, after `done` ones."""
+        iterations = 2**done * self.optimisation.iterations
+        return self.optimisation.model_copy(update={"iterations": iterations, "rounds": number})
 
 
 PUBLISHED_RECIPE: dict[str, dict[str, Any]] = {
