@@ -82,11 +82,11 @@ class Analysis:
 ANALYSES = {
     one.name: one
     for one in (
-        Analysis("primates", "GTR+F+G4", 2_000_000, 1, 200),
-        Analysis("primates", "GTR+FO+G4", 1_000_000, 1, 100),
-        Analysis("primates", "HKY+FO", 1_000_000, 1, 100),
-        Analysis("woodmouse", "GTR+F+G4", 8_000_000, 1, 500),
-        Analysis("DS1", "GTR+F+G4", 500_000, 4, 100),
+        Analysis("primates", "GTR+F+G4", 1_200_000, 1, 200),
+        Analysis("primates", "GTR+FO+G4", 800_000, 1, 100),
+        Analysis("primates", "HKY+FO", 800_000, 1, 100),
+        Analysis("woodmouse", "GTR+F+G4", 7_000_000, 1, 500),
+        Analysis("DS1", "GTR+F+G4", 400_000, 4, 100),
     )
 }
 """Analyses by name. One chain mixes well but on DS1, whose posterior has hills that are far apart."""

@@ -29,6 +29,7 @@ ORDER = (
     "large",
     "datasets",
     "models",
+    "stopping",
     "study",
     "topologies",
     "race",

@@ -8,7 +8,7 @@ from typing import Any
 from _common import load
 from _sections import Section, Table
 
-from sections import misvae, misvae_training, model_kernel, models, support_routes
+from sections import misvae, misvae_training, model_kernel, models, stopping, support_routes
 from sections.iteration import SINGLE, ratio
 
 GOLDEN_DS1 = -7108.40
@@ -403,6 +403,20 @@ def _slowest(runs: list[dict[str, Any]]) -> float:
     return max(float(run["wall_seconds"]) for run in runs)
 
 
+def _stopping(results: Path) -> Iterable[Outcome]:
+    """Verdicts of yes on clades that are far from the reference."""
+    name = f"verdicts of yes with a clade more than {stopping.FALSE_STOP} from the reference, DS1 to DS8"
+    found = load(results, "stopping/*.json")
+    judged = {source: run for source, run in found.items() if run["budget"] is None and "splits" in run}
+    if not judged:
+        yield Outcome(name, "none")
+    else:
+        false = sum(map(stopping.is_false_stop, judged.values()))
+        yes = sum(bool(run["result"]["converged"]) for run in judged.values())
+        measured = f"{false} of {yes}, in {len(judged)} analyses"
+        yield Outcome(name, "none", measured, false == 0, tuple(judged))
+
+
 def _support_routes(results: Path) -> Iterable[Outcome]:
     """Golden posteriors in the supports by every route; a route counts with all four data sets."""
     found = load(results, "support_routes/*.json")
@@ -431,6 +445,7 @@ MEASURES = (
     _misvae,
     _model_kernel,
     _models,
+    _stopping,
     _support_routes,
 )
 """Functions that look up the outcomes, in the order of the table."""

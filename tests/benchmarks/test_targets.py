@@ -48,8 +48,8 @@ def test_nothing_measured_gives_no_section(tmp_path):
 def test_every_target_is_listed_whatever_was_measured(tmp_path, put):
     put("datasets/DS1.seed0", run())
     rows = states(tmp_path)
-    assert len(rows) == 51
-    assert sum(state == "not measured" for _, state in rows.values()) == 49
+    assert len(rows) == 52
+    assert sum(state == "not measured" for _, state in rows.values()) == 50
     assert len(targets.headline(tmp_path).rows) == 2
 
 
@@ -157,7 +157,7 @@ def test_many_taxa_need_little_memory_and_a_settled_bound(tmp_path, put):
 def test_the_text_counts_what_the_table_says(tmp_path, put):
     put("fast/DS1.seed0", run(training=50.0))
     section = targets.section(tmp_path)
-    assert section.text[0] == "0 of 51 targets are met, 2 are missed and 49 are not measured."
+    assert section.text[0] == "0 of 52 targets are met, 2 are missed and 50 are not measured."
     assert section.text[1].startswith(
         "Missed: DS1, support given: ML within 0.05 nat (51.5 s; asked <= 3.0 s);"
     )
@@ -223,6 +223,16 @@ def test_estimated_models_need_three_seeds(tmp_path, put):
     assert rows[name.format("clades, largest difference from MrBayes")] == ("0.020", "met")
     assert rows[name.format("branch lengths, largest difference from MrBayes")] == ("0.08 sd", "met")
     assert rows[name.format("parameters, largest difference from MrBayes")] == ("0.20 sd", "missed")
+
+
+def test_false_stops_are_counted_among_analyses_without_a_budget(tmp_path, put):
+    for seed, (converged, maximum, budget) in enumerate(
+        ((True, 0.02, None), (True, 0.06, None), (False, 0.3, None), (True, 0.3, "30s"))
+    ):
+        content = {"result": {"converged": converged}, "splits": {"maximum": maximum}, "budget": budget}
+        put(f"stopping/DS1.seed{seed}", content)
+    name = "verdicts of yes with a clade more than 0.05 from the reference, DS1 to DS8"
+    assert states(tmp_path)[name] == ("1 of 2, in 3 analyses", "missed")
 
 
 def test_a_route_counts_with_all_four_data_sets(tmp_path, put):
