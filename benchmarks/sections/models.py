@@ -72,8 +72,8 @@ def _findings(groups: dict[str, list[Run]]) -> list[str]:
     runs = [run for group in groups.values() for run in group]
     converged = sum(run["result"]["converged"] is True for run in runs)
     return [
-        f"Over {len(runs)} runs of {len(groups)} analyses, clade probabilities differ from MrBayes' by "
-        f"{largest_clade_difference(runs):.3f} at most, mean branch lengths by "
+        f"Over {len(runs)} runs, {len(groups)} models or data, clade probabilities differ from MrBayes' "
+        f"by {largest_clade_difference(runs):.3f} at most, mean branch lengths by "
         f"{largest_length_difference(runs):.2f} and means of parameters by "
         f"{largest_parameter_difference(runs):.2f} standard deviations of its posterior. "
         f"{converged} of the runs say that they have converged.",
