@@ -39,6 +39,24 @@ def test_nine_tenths_of_the_rest_are_for_training():
     )
 
 
+def test_an_evaluation_that_may_stop_gets_what_training_leaves():
+    evaluation = CONFIG.evaluation.model_copy(update={"enough_ess": 5000.0})
+    config = CONFIG.model_copy(update={"evaluation": evaluation})
+    # ten repeats: 10,000 draws to learn from, to evaluate, and of all runs together
+    least = FIXED_SECONDS + 3.0
+    planned = plan_training(config, PACE, least + 10.0)
+    assert (planned.optimisation.iterations, planned.evaluation.repeats) == (4500, 10)
+    assert planned.machine.training_seconds == pytest.approx(10.0)
+    whole = CONFIG.optimisation.iterations * 0.002 / 0.9
+    planned = plan_training(config, PACE, least + whole + 3.1)
+    assert (planned.optimisation, planned.evaluation.repeats) == (CONFIG.optimisation, 20)
+    assert planned.machine.training_seconds == pytest.approx(whole + 0.1)
+    assert planned.evaluation.enough_ess == 5000.0
+    assert plan_training(config, PACE, 1e6).evaluation == evaluation
+    with pytest.raises(ConfigurationError, match="--budget: expected about"):
+        plan_training(config, PACE, least)
+
+
 def test_no_more_iterations_than_without_a_budget():
     assert plan_training(CONFIG, PACE, 1e6).optimisation == CONFIG.optimisation
 

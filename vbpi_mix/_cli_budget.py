@@ -4,8 +4,9 @@ Schedules are shares of the run, so the number of iterations must be known befor
 planned for as follows. What is left of it when the support is made and the rehearsal done pays first for the
 evaluation, by the pace of drawing that was measured, and for start and end of the processes; nine tenths of
 the rest are for training, by the pace of steps, as much as the configuration asks for at most. Where the
-support may grow, that includes the training after one round of growth. Should the machine turn out slower, or
-the support grow more often, training stops when all of the rest is spent.
+support may grow, that includes the training after one round of growth. An evaluation that may stop by itself
+is paid for with `LEAST_REPEATS` at first; what training leaves is for more. Should the machine turn out
+slower, or the support grow more often, training stops when all of the rest is spent.
 """
 
 import tempfile
@@ -24,6 +25,9 @@ from vbpi_mix.training.state import StepDraw, StepSettings
 
 MIN_ITERATIONS = 200
 """Fewest iterations that a budget must pay for."""
+
+LEAST_REPEATS = 10
+"""Fewest repeats that a budget must pay for, where an evaluation may stop by itself."""
 
 FIXED_SECONDS = 8.0
 """For starting processes, loading compiled code, refitting and writing files."""
@@ -123,15 +127,29 @@ def plan_training(config: RunConfig, pace: Pace, seconds: float) -> RunConfig:
     Raises:
         ConfigurationError: That is too little.
     """
-    left = seconds - evaluation_seconds(config, pace)
+    most = config.evaluation.repeats
+    planned = config if config.evaluation.enough_ess is None else _repeated(config, min(most, LEAST_REPEATS))
+    left = seconds - evaluation_seconds(planned, pace)
     step = pace.step * (1 + config.growth.training if config.grows_support else 1)
     iterations = min(config.optimisation.iterations, int(0.9 * left / step))
     if iterations < MIN_ITERATIONS:
-        least = MIN_ITERATIONS * step / 0.9 + evaluation_seconds(config, pace) - seconds
+        least = MIN_ITERATIONS * step / 0.9 + evaluation_seconds(planned, pace) - seconds
         raise ConfigurationError(
             f"--budget: expected about {least:.0f} s more: {max(0.0, seconds):.0f} s were left for "
             "training and evaluation; give more time, or fewer --repeats"
         )
+    for repeats in range(planned.evaluation.repeats, most + 1):
+        more = _repeated(config, repeats)
+        if evaluation_seconds(more, pace) + iterations * step / 0.9 > seconds:
+            break
+        planned = more
     optimisation = config.optimisation.model_copy(update={"iterations": iterations})
-    machine = config.machine.model_copy(update={"training_seconds": left})
-    return config.model_copy(update={"optimisation": optimisation, "machine": machine})
+    limit = seconds - evaluation_seconds(planned, pace)
+    machine = config.machine.model_copy(update={"training_seconds": limit})
+    return planned.model_copy(update={"optimisation": optimisation, "machine": machine})
+
+
+def _repeated(config: RunConfig, repeats: int) -> RunConfig:
+    """A configuration with another number of repeats."""
+    evaluation = config.evaluation.model_copy(update={"repeats": repeats})
+    return config.model_copy(update={"evaluation": evaluation})

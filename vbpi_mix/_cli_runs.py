@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from vbpi_mix import _cli_run
-from vbpi_mix._cli_budget import Pace, evaluation_seconds, plan_training, rehearse
+from vbpi_mix._cli_budget import FIXED_SECONDS, Pace, plan_training, rehearse
 from vbpi_mix._cli_config import (
     continued_config,
     read_config,
@@ -146,12 +146,11 @@ class _Analysis:
         """Do what is still to be done, and write the files."""
         self._start(resume)
         self.progress.stage("preparing the runs (a first one on this machine compiles for minutes)")
-        pace = rehearse(self._members[0])
-        self._plan(pace)
+        self._plan(rehearse(self._members[0]))
         while True:
             self._train()
             verdict = self._judge()
-            if not verdict.asks_for_training or not self._add_round(pace):
+            if not verdict.asks_for_training or not self._add_round():
                 break
             self.progress.stage(f"{verdict.line}; a further round of training follows")
         return self._combine(verdict)
@@ -258,14 +257,16 @@ class _Analysis:
             )
         return judge(evidence)
 
-    def _add_round(self, pace: Pace) -> bool:
+    def _add_round(self) -> bool:
         """Give every run a further round of training, if rounds and time are left for it."""
         configs = [read_config(member.config) for member in self._members]
         results = [read_result(member.result) for member in self._members]
         first, rounds = configs[0].optimisation.iterations, configs[0].optimisation.rounds
         done, planned = (steps_of_rounds(first, number) for number in (rounds, rounds + 1))
         trained = max(result.seconds.training for result in results)
-        needed = trained * (planned - done) / done + evaluation_seconds(configs[0], pace)
+        # As many draws are combined as each run has evaluated.
+        evaluating = FIXED_SECONDS + 2 * max(result.seconds.evaluation for result in results)
+        needed = trained * (planned - done) / done + evaluating
         left = self._left()
         if rounds >= self.config.runs.max_rounds or (left is not None and left < needed):
             return False
@@ -274,7 +275,7 @@ class _Analysis:
                 "optimisation": config.optimisation.model_copy(update={"rounds": rounds + 1})
             }
             if left is not None:
-                limit = result.seconds.training + left - evaluation_seconds(config, pace)
+                limit = result.seconds.training + left - evaluating
                 update["machine"] = config.machine.model_copy(update={"training_seconds": limit})
             with member.lock():
                 member.result.unlink()

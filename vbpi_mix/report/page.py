@@ -338,19 +338,21 @@ def _training_charts(trainings: Sequence[Training], result: dict[str, Any]) -> l
         lines = [Line(one.name, one.iterations, one.bounds) for one in trainings]
         charts.append(
             {
-                "caption": "The bound over the whole of training; at first of a tempered posterior.",
+                "caption": "The bound over the whole of training; at first, and at the beginning of every "
+                "further round, of a tempered posterior.",
                 "drawing": line_chart("Bound over training", lines, "iteration", "bound / nats"),
             }
         )
     full = []
     for one in trainings:
-        kept = one.inverse_temperatures >= 1.0
-        if kept.any():
-            full.append(Line(one.name, one.iterations[kept], one.bounds[kept]))
+        tempered = np.flatnonzero(one.inverse_temperatures < 1.0)
+        start = tempered[-1] + 1 if len(tempered) else 0
+        if start < len(one.iterations):
+            full.append(Line(one.name, one.iterations[start:], one.bounds[start:]))
     if full:
         charts.append(
             {
-                "caption": "The same where the posterior is no longer tempered: flat at the end is what "
+                "caption": "The same since the posterior was last tempered: flat at the end is what "
                 "one hopes for.",
                 "drawing": line_chart(
                     "Bound at full temperature",
