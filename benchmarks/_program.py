@@ -26,8 +26,28 @@ def run_program(dataset: str, arguments: list[str], out: Path) -> dict[str, Any]
     Raises:
         SystemExit: The program failed.
     """
-    command = [str(Path(sys.executable).parent / "vbpi-mix"), "run", "--runs", "1", *arguments]
-    command += ["--out", str(out)]
+    measured = time_program(["--runs", "1", *arguments], out)
+    agreement = agreement_with_reference(out, dataset)
+    if agreement is not None:
+        measured["agreement"] = without_local_paths(agreement, out)
+    return measured
+
+
+def time_program(arguments: list[str], out: Path, statuses: tuple[int, ...] = (0,)) -> dict[str, Any]:
+    """Make a run in a process of its own.
+
+    Args:
+        arguments: Arguments of ``vbpi-mix run``, other than the directory.
+        out: The run's directory, which must not exist.
+        statuses: Exit statuses that are no failure; several runs that have not converged have 3.
+
+    Returns:
+        Wall-clock and CPU seconds of the process and its own, peak memory, and ``result``.
+
+    Raises:
+        SystemExit: The program failed.
+    """
+    command = [str(Path(sys.executable).parent / "vbpi-mix"), "run", *arguments, "--out", str(out)]
     began = time.perf_counter()
     process = subprocess.Popen(command)
     try:
@@ -38,15 +58,12 @@ def run_program(dataset: str, arguments: list[str], out: Path) -> dict[str, Any]
         raise
     wall = time.perf_counter() - began
     process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode != 0:
+    if process.returncode not in statuses:
         raise SystemExit(f"{' '.join(command)}: failed with exit status {process.returncode}")
-    measured: dict[str, Any] = {
+    measured = {
         "wall_seconds": wall,
         "cpu_seconds": usage.ru_utime + usage.ru_stime,
         "peak_memory_gib": usage.ru_maxrss / 2**20,
         "result": json.loads((out / "result.json").read_text()),
     }
-    agreement = agreement_with_reference(out, dataset)
-    if agreement is not None:
-        measured["agreement"] = agreement
     return without_local_paths(measured, out)

@@ -7,8 +7,12 @@ A split is named by the taxa, as indices in the alignment, of its side without t
 import gzip
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from vbpi_mix.trees.summaries import SplitTable
 
 LISTED_FROM = 0.1
 """Least frequency of the splits in the tables of MrBayes, and of those that are compared."""
@@ -27,12 +31,17 @@ def split_frequencies(
     from vbpi_mix.trees.summaries import split_table
 
     table = split_table(children, weights)
-    num_taxa = children.shape[1] + 2
     return {
-        ",".join(str(t) for t in range(num_taxa) if int(mask[t // 64]) >> (t % 64) & 1): float(frequency)
-        for mask, size, frequency in zip(table.masks, table.sizes, table.frequencies, strict=True)
-        if 1 < size < num_taxa - 1 and frequency >= minimum
+        name: float(frequency)
+        for name, frequency in zip(split_names(table), table.frequencies, strict=True)
+        if "," in name and frequency >= minimum
     }
+
+
+def split_names(table: "SplitTable") -> list[str]:
+    """Names of all splits of a table, in its order; that of a pendant branch is its taxon."""
+    inside = np.unpackbits(table.masks.view(np.uint8), axis=1, bitorder="little")
+    return [",".join(map(str, np.flatnonzero(row).tolist())) for row in inside]
 
 
 def read_split_table(path: Path, taxa: Sequence[str]) -> dict[str, float]:

@@ -1,200 +1,195 @@
-"""Claim: clades, branch lengths and parameters of estimated models are MrBayes' under the same priors.
+"""Claim: an alignment gets MrBayes' posterior under the same model and priors, with a verdict, in a minute.
 
-For each model a run of ``vbpi-mix`` with its defaults, and two runs of MrBayes of two chains each, with the
-priors that both have by default: Dirichlet(1, ...) on exchangeabilities and frequencies (Beta(1, 1) for
-kappa), Exponential(1) on the gamma shape, Exponential(10) on branch lengths. Figures of both stand side by
-side, with MrBayes' own uncertainty as the difference between its runs.
+``chains`` runs MrBayes, two runs each, and keeps a summary of what they found. They are the slow part, and no
+change of ours changes them: they are made once, and killed ones continue from their files in --work.
+``runs`` makes runs of ``vbpi-mix`` with its defaults, the support made by IQ-TREE under the run's model. It
+times them from the prompt to the report, and lays their clades, branch lengths, parameters and topologies
+beside MrBayes', with the differences between MrBayes' own runs. What has a result is skipped without --again.
 
-    python benchmarks/models.py [HKY+FO GTR+FO+G4 ...] [--alignment primates.nex] [--generations 300000]
+    python benchmarks/models.py chains [primates.GTR+F+G4 ...] [--work FOLDER] [--again]
+    python benchmarks/models.py runs [primates.GTR+F+G4 ...] [--seeds 0 1 2] [--again]
         [-- options of vbpi-mix run]
 
-The default alignment is the primates of MrBayes' examples.
+Analyses are those of ``_model_chains.ANALYSES``: of the primates of MrBayes' examples, the woodmice of R's
+package ape, and DS1.
 """
 
 import argparse
 import json
-import os
-import re
-import shutil
-import subprocess
 import sys
 import tempfile
-import time
+import tomllib
 from pathlib import Path
 from typing import Any
 
-import _mrbayes as mrbayes
 import numpy as np
-from _common import save, split_options, without_local_paths
-from _splits import LISTED_FROM, split_frequencies
+from _common import RESULTS, save, split_options, without_local_paths
+from _model_chains import ANALYSES, Analysis, alignment_path, length_table, run_chains, topology_name
+from _program import time_program
+from _splits import LISTED_FROM, split_names
 
-PRIMATES = Path("/usr/share/doc/mrbayes/examples/primates.nex")
-MODELS = ("HKY+FO", "GTR+FO+G4")
-NUM_CHAINS = 2
-BURN_IN = 0.25
-SAMPLE_EVERY = 50
-SEED = 1
+SEEDS = (0, 1, 2)
+WARM_UP = ("--iterations", "200", "--repeats", "4")
+"""Options of a run after which everything is compiled."""
 
-EXCHANGEABILITIES = {
-    "JC": ("nst=1", "statefreqpr=fixed(equal)"),
-    "F81": ("nst=1", ""),
-    "K80": ("nst=2", "statefreqpr=fixed(equal) tratiopr=beta(1.0,1.0)"),
-    "HKY": ("nst=2", "tratiopr=beta(1.0,1.0)"),
-    "SYM": ("nst=6", "statefreqpr=fixed(equal) revmatpr=dirichlet(1,1,1,1,1,1)"),
-    "GTR": ("nst=6", "revmatpr=dirichlet(1,1,1,1,1,1)"),
-}
-"""Options of MrBayes' lset and prset for each family."""
+MAJORITY = 0.5
+"""Least probability, in MrBayes' posterior, of splits whose branch lengths are compared: of rarer ones few
+samples have the branch."""
 
 
-def mrbayes_model(name: str) -> str:
-    """Commands of MrBayes for a model of ours.
-
-    Raises:
-        SystemExit: MrBayes has no such model, or does not estimate what it estimates.
-    """
-    from vbpi_mix.likelihood.model_names import EQUAL_FREQUENCIES, parse_model
-
-    spec = parse_model(name)
-    if spec.family not in EXCHANGEABILITIES or spec.exchangeabilities not in (None, (1.0,) * 6):
-        raise SystemExit(f"{name}: expected a model that MrBayes has and estimates, such as {MODELS[0]}")
-    if spec.family not in EQUAL_FREQUENCIES and spec.frequencies != "estimated":
-        raise SystemExit(f"{name}: MrBayes estimates the frequencies, so write +FO")
-    if spec.shape is not None or spec.invariable is not None:
-        raise SystemExit(f"{name}: expected nothing in braces")
-    lset, prset = EXCHANGEABILITIES[spec.family]
-    rates = {(1, False): "equal", (1, True): "propinv"}.get(
-        (spec.num_categories, spec.has_invariable), "invgamma" if spec.has_invariable else "gamma"
-    )
-    if "statefreqpr" not in prset:
-        prset += " statefreqpr=dirichlet(1,1,1,1)"
-    if spec.num_categories > 1:
-        rates += f" ngammacat={spec.num_categories}"
-        prset += " shapepr=exponential(1.0)"
-    if spec.has_invariable:
-        prset += " pinvarpr=uniform(0.0,1.0)"
-    return f"lset {lset} rates={rates};\nprset {prset} brlenspr=unconstrained:exp(10.0);"
-
-
-def run_mrbayes(name: str, alignment: Path, generations: int, folder: Path) -> None:
-    """Let MrBayes sample, with its files named ``chain`` in the folder."""
-    shutil.copy(alignment, folder / "alignment.nex")
-    (folder / "run.nex").write_text(
-        "\n".join(
-            [
-                f"set autoclose=yes nowarn=yes quitonerror=yes seed={SEED} swapseed={SEED};",
-                "execute alignment.nex;",
-                mrbayes_model(name),
-                f"mcmc nruns=2 nchains={NUM_CHAINS} ngen={generations} samplefreq={SAMPLE_EVERY} "
-                f"printfreq=50000 diagnfreq=50000 filename=chain;",
-                "quit;",
-                "",
-            ]
-        )
-    )
-    mrbayes.run([([mrbayes.program()], folder)])
-
-
-def read_parameters(path: Path) -> dict[str, np.ndarray]:
-    """Columns of a ``.p`` file after its burn-in."""
-    lines = [line for line in path.read_text().splitlines() if line and not line.startswith("[")]
-    names = lines[0].split("\t")
-    table = np.array([[float(cell) for cell in line.split("\t")] for line in lines[1:]])
-    table = table[int(BURN_IN * len(table)) :]
-    return {re.sub(r"\{.*\}", "", name): column for name, column in zip(names, table.T, strict=True)}
-
-
-def summaries_of_mrbayes(folder: Path, taxa: tuple[str, ...]) -> dict[str, Any]:
-    """Parameters and splits of both runs, pooled, and how far the runs are from each other."""
-    from vbpi_mix.trees.samples import read_tree_draws
-
-    runs = [read_parameters(folder / f"chain.run{k}.p") for k in (1, 2)]
-    trees = [read_tree_draws(folder / f"chain.run{k}.t", taxa, burn_in=BURN_IN).children for k in (1, 2)]
-    splits = [split_frequencies(children) for children in trees]
-    pooled = split_frequencies(np.concatenate(trees))
-    return {
-        "num_samples": sum(len(children) for children in trees),
-        "parameters": {
-            name: {
-                "mean": float(np.mean([run[name].mean() for run in runs])),
-                "sd": float(np.concatenate([run[name] for run in runs]).std()),
-                "difference_of_runs": abs(float(runs[0][name].mean() - runs[1][name].mean())),
-            }
-            for name in runs[0]
-            if name not in ("Gen", "LnPr")
-        },
-        "splits": pooled,
-        "largest_difference_of_runs": max(
-            abs(splits[0].get(split, 0.0) - splits[1].get(split, 0.0)) for split in pooled
-        ),
-    }
-
-
-def run_ours(name: str, alignment: Path, options: list[str], out: Path) -> dict[str, Any]:
-    """Parameters and splits that a run of ``vbpi-mix`` finds."""
-    from vbpi_mix.results.posterior_files import load_final
+def run_ours(analysis: Analysis, seed: int, options: list[str]) -> dict[str, Any]:
+    """A run of ``vbpi-mix``: what it took, and what it found."""
+    from vbpi_mix.report.run_files import read_splits, read_traces
     from vbpi_mix.results.run_directory import RunDirectory
+    from vbpi_mix.trees.samples import read_tree_sample
 
-    command = [sys.executable, "-m", "vbpi_mix.cli", "run", str(alignment), "--model", name]
-    subprocess.run([*command, *options, "--out", str(out), "--quiet"], check=True, stdout=subprocess.DEVNULL)
-    directory = RunDirectory(out)
-    result = json.loads(directory.result.read_text())
-    final = load_final(directory.final_posterior)
+    with tempfile.TemporaryDirectory(prefix="models-") as folder:
+        out = Path(folder) / "run"
+        path = alignment_path(analysis.data, Path(folder))
+        arguments = [str(path), "--model", analysis.model, "--seed", str(seed), "--quiet", *options]
+        measured = time_program(arguments, out, statuses=(0, 3))
+        directory = RunDirectory(out)
+        splits = read_splits(directory.splits)
+        topologies = read_tree_sample(directory.topology_probabilities, splits.taxa)
+        likelihoods = read_traces(directory)["LnL"]
+        rounds = max(_rounds(member.config) for member in directory.members())
+        result = json.loads(json.dumps(measured["result"]).replace(f"{folder}/", ""))
+    shares = topologies.weights / topologies.weights.sum()
     return {
-        "parameters": {"TL": result["tree_length"], **result["model"]},
-        "splits": split_frequencies(final.topologies, np.exp(final.log_topology_probabilities)),
-        "result": without_local_paths(result, out),
+        "measured": {**measured, "result": result, "rounds": rounds},
+        "parameters": {
+            "LnL": {"mean": float(likelihoods.mean()), "sd": float(likelihoods.std())},
+            "TL": result["tree_length"],
+            **result["model"],
+        },
+        "splits": {
+            name: float(frequency)
+            for name, frequency in zip(split_names(splits.table), splits.table.frequencies, strict=True)
+            if "," in name
+        },
+        "lengths": length_table(splits.table),
+        "topologies": {
+            topology_name(children): float(share)
+            for children, share in zip(topologies.children, shares, strict=True)
+        },
     }
+
+
+def _rounds(config: Path) -> int:
+    """Rounds of training of a single run."""
+    return int(tomllib.loads(config.read_text(encoding="utf-8"))["optimisation"]["rounds"])
 
 
 def side_by_side(ours: dict[str, Any], theirs: dict[str, Any]) -> dict[str, Any]:
-    """Parameters and splits of both, and the largest differences."""
-    parameters = {}
-    for name, mine in ours["parameters"].items():
-        other = theirs["parameters"][name]
-        parameters[name] = {
-            "ours": {"mean": mine["mean"], "sd": mine["sd"], "hpd95": mine["hpd95"]},
-            "mrbayes": other,
-            "difference_in_sds": (mine["mean"] - other["mean"]) / other["sd"],
-            "ratio_of_sds": mine["sd"] / other["sd"],
-        }
-    known = ours["splits"].keys() | theirs["splits"].keys()
-    splits = {
-        split: {"ours": ours["splits"].get(split, 0.0), "mrbayes": theirs["splits"].get(split, 0.0)}
-        for split in known
-    }
+    """All that both have, and the largest differences, beside those between MrBayes' runs.
+
+    A difference of means is in standard deviations of MrBayes' posterior. MrBayes' pooled posterior errs by
+    about half of the difference between its two runs.
+    """
     return {
-        "parameters": parameters,
-        "splits": {split: row for split, row in sorted(splits.items()) if max(row.values()) >= LISTED_FROM},
-        "largest_difference_of_splits": max(abs(row["ours"] - row["mrbayes"]) for row in splits.values()),
-        "largest_difference_of_splits_between_mrbayes_runs": theirs["largest_difference_of_runs"],
-        "mrbayes_samples": theirs["num_samples"],
+        "splits": _probabilities(ours["splits"], theirs["splits"], "frequency"),
+        "topologies": _probabilities(
+            ours["topologies"], theirs["topologies"]["probabilities"], "probability"
+        ),
+        "lengths": _lengths(ours["lengths"], theirs["lengths"]),
+        "parameters": {
+            name: _parameter(mine, theirs["parameters"][name]) for name, mine in ours["parameters"].items()
+        },
     }
 
 
-def measure(name: str, alignment: Path, generations: int, options: list[str]) -> dict[str, Any]:
-    """Both programs under one model."""
-    from vbpi_mix.alignment import read_alignment
+def _probabilities(
+    ours: dict[str, float], theirs: dict[str, dict[str, Any]], probability: str
+) -> dict[str, Any]:
+    """Differences of probabilities; those of what either has from `LISTED_FROM` on are in the mean.
 
-    taxa = read_alignment(alignment).taxa
-    with tempfile.TemporaryDirectory(prefix="models-") as temporary:
-        folder = Path(temporary)
-        (folder / "mrbayes").mkdir()
-        began = time.perf_counter()
-        run_mrbayes(name, alignment, generations, folder / "mrbayes")
-        theirs = summaries_of_mrbayes(folder / "mrbayes", taxa)
-        between = time.perf_counter()
-        ours = run_ours(name, alignment, options, folder / "ours")
-        seconds = {"mrbayes": between - began, "ours": time.perf_counter() - between}
+    What MrBayes' table leaves out for being rare has probability zero there.
+    """
+    known = {name: row[probability] for name, row in theirs.items()}
+    both = {name: (ours.get(name, 0.0), known.get(name, 0.0)) for name in ours.keys() | known.keys()}
+    listed = [name for name, pair in both.items() if max(pair) >= LISTED_FROM]
+    of_runs = {name: _spread(row["of_runs"]) for name, row in theirs.items()}
     return {
-        "model": name,
-        "alignment": alignment.name,
-        "generations": generations,
-        "options": without_local_paths(options),
-        "mrbayes": mrbayes.version(),
-        "wall_seconds": seconds,
-        **side_by_side(ours, theirs),
-        "result": ours["result"],
+        "largest_difference": max(abs(mine - other) for mine, other in both.values()),
+        "mean_difference": _mean([abs(both[name][0] - both[name][1]) for name in listed]),
+        "largest_difference_of_mrbayes_runs": max(of_runs.values(), default=0.0),
+        "mean_difference_of_mrbayes_runs": _mean([of_runs.get(name, 0.0) for name in listed]),
+        "listed": {
+            name: {"ours": both[name][0], "mrbayes": both[name][1]}
+            for name in sorted(listed, key=lambda name: (-both[name][1], name))
+        },
     }
+
+
+def _lengths(ours: dict[str, Any], theirs: dict[str, Any]) -> dict[str, Any]:
+    """Differences of mean branch lengths where MrBayes has the split in half of the trees or more."""
+    pairs = [
+        (ours[name], row) for name, row in theirs.items() if row["frequency"] >= MAJORITY and name in ours
+    ]
+    differences = np.array([abs(mine["mean"] - row["mean"]) for mine, row in pairs])
+    of_runs = np.array([_spread(row["means_of_runs"]) for _, row in pairs])
+    means, sds = (np.array([row[key] for _, row in pairs]) for key in ("mean", "sd"))
+    ratios = [mine["sd"] / row["sd"] for mine, row in pairs]
+    return {
+        "num_branches": len(pairs),
+        "largest_difference_in_sds": float((differences / sds).max()),
+        "largest_relative_difference": float((differences / means).max()),
+        "largest_difference_of_mrbayes_runs_in_sds": float((of_runs / sds).max()),
+        "largest_relative_difference_of_mrbayes_runs": float((of_runs / means).max()),
+        "ratios_of_sds": [min(ratios), max(ratios)],
+    }
+
+
+def _parameter(mine: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+    """Mean and standard deviation of a number in both posteriors."""
+    means, sds = other["means_of_runs"], other["sds_of_runs"]
+    return {
+        "ours": {key: mine[key] for key in ("mean", "sd", "hpd95") if key in mine},
+        "mrbayes": {key: other[key] for key in ("mean", "sd", "hpd95")},
+        "difference_in_sds": (mine["mean"] - other["mean"]) / other["sd"],
+        "ratio_of_sds": mine["sd"] / other["sd"],
+        "difference_of_mrbayes_runs_in_sds": (means[0] - means[1]) / other["sd"],
+        "ratio_of_sds_of_mrbayes_runs": sds[0] / sds[1],
+    }
+
+
+def _spread(values: list[float]) -> float:
+    return max(values) - min(values)
+
+
+def _mean(values: list[float]) -> float:
+    return sum(values) / len(values) if values else 0.0
+
+
+def chains(names: list[str], work: Path, again: bool) -> None:
+    """Run MrBayes where there is no result yet."""
+    for name in names:
+        if again or not (RESULTS / f"models/{name}.mrbayes.json").exists():
+            save(f"models/{name}.mrbayes", run_chains(ANALYSES[name], work))
+
+
+def runs(names: list[str], seeds: list[int], again: bool, options: list[str]) -> None:
+    """Make our runs where there is no result yet, and lay them beside MrBayes'."""
+    for name in names:
+        analysis, reference = ANALYSES[name], RESULTS / f"models/{name}.mrbayes.json"
+        if not reference.exists():
+            raise SystemExit(f"{reference}: missing; first do: python benchmarks/models.py chains {name}")
+        open_seeds = [
+            seed for seed in seeds if again or not (RESULTS / f"models/{name}.seed{seed}.json").exists()
+        ]
+        if open_seeds:
+            run_ours(analysis, 0, list(WARM_UP))
+        for seed in open_seeds:
+            ours = run_ours(analysis, seed, options)
+            content = {
+                "alignment": analysis.data,
+                "model": analysis.model,
+                "seed": seed,
+                "options": without_local_paths(options),
+                **ours["measured"],
+                **side_by_side(ours, json.loads(reference.read_text())),
+            }
+            save(f"models/{name}.seed{seed}", content)
 
 
 def main() -> None:
@@ -203,14 +198,25 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("models", nargs="*", default=list(MODELS))
-    parser.add_argument("--alignment", type=Path, default=PRIMATES)
-    parser.add_argument("--generations", type=int, default=300_000)
+    parser.add_argument("what", choices=("chains", "runs"))
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(ANALYSES)}; all by default")
+    parser.add_argument("--seeds", type=int, nargs="+", default=list(SEEDS), help="of our runs")
+    parser.add_argument(
+        "--work",
+        type=Path,
+        default=Path(tempfile.gettempdir()) / "vbpi-mix-models",
+        help="folder of MrBayes' chains",
+    )
+    parser.add_argument("--again", action="store_true", help="measure what has been measured already, too")
     chosen = parser.parse_args(own)
-    os.nice(10)  # nothing is timed here that others should wait for
-    for name in chosen.models:
-        found = measure(name, chosen.alignment, chosen.generations, options)
-        save(f"models/{chosen.alignment.stem}.{name}", found)
+    unknown = set(chosen.names) - ANALYSES.keys()
+    if unknown:
+        parser.error(f"expected names of {', '.join(ANALYSES)}, got {', '.join(sorted(unknown))}")
+    names = chosen.names or list(ANALYSES)
+    if chosen.what == "chains":
+        chains(names, chosen.work, chosen.again)
+    else:
+        runs(names, chosen.seeds, chosen.again, options)
 
 
 if __name__ == "__main__":

@@ -24,9 +24,12 @@ from _sections import Figure, Section
 ORDER = (
     "targets",
     "kernel",
+    "model_kernel",
     "iteration",
     "large",
     "datasets",
+    "models",
+    "stopping",
     "study",
     "topologies",
     "race",

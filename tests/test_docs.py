@@ -59,7 +59,7 @@ QUOTED = [
     ("diagnostics.md", f"({RUNS.max_rounds} unless given: {ALL_STEPS:,} steps)"),
     (
         "diagnostics.md",
-        f"is {ENOUGH_ESS:,.0f}, or after {REPEATS} repeats of {DRAWS:,}",
+        f"is about {ENOUGH_ESS:,.0f}, or after {REPEATS} repeats of {DRAWS:,}",
     ),
     ("diagnostics.md", f"{STEPS:,} steps and {REPEATS} repeats unless"),
     ("diagnostics.md", f"in nats | no more than {MAX_RISE},"),

@@ -6,6 +6,7 @@ the verdict is no, and rounds and time are left, each gets a further round of tr
 At the end the runs are combined (`vbpi_mix.results.combination`).
 """
 
+import math
 import platform
 import shlex
 import sys
@@ -47,7 +48,7 @@ from vbpi_mix.results.result import (
 from vbpi_mix.results.run_directory import RunDirectory
 from vbpi_mix.seeding import RandomStreams
 from vbpi_mix.training.checkpoint import Checkpoint
-from vbpi_mix.training.config import RunConfig, RunsConfig, steps_of_rounds
+from vbpi_mix.training.config import EvaluationConfig, RunConfig, RunsConfig, steps_of_rounds
 from vbpi_mix.trees.summaries import split_table
 
 
@@ -291,8 +292,7 @@ class _Analysis:
         # Commands on the finished runs are to draw anew.
         generators = [generator.spawn(1)[0] for generator in runs.generators(None)]
         results = [read_result(member.result) for member in self._members]
-        repeats = max(one.marginal_log_likelihood.num_repeats for one in results)
-        evaluation = self.config.evaluation.model_copy(update={"repeats": repeats})
+        evaluation = _evaluation_of_all(self.config.evaluation, results)
         draws, corrected = runs.draw(evaluation, particles, generators, with_undrawn=True)
         estimates = estimate(draws, corrected, particles)
         write_posterior(
@@ -340,6 +340,16 @@ class _Analysis:
         ).judged(verdict)
         write_result(self.directory.result, result)
         return result
+
+
+def _evaluation_of_all(evaluation: EvaluationConfig, results: Sequence[RunResult]) -> EvaluationConfig:
+    """The evaluation with as many repeats as the wanted effective sample size takes of all runs together."""
+    if evaluation.enough_ess is None:
+        return evaluation
+    share = min(result.ess / result.num_draws for result in results)
+    of_repeat = results[0].marginal_log_likelihood.evaluations_per_repeat
+    repeats = math.ceil(evaluation.enough_ess / share / of_repeat)
+    return evaluation.model_copy(update={"repeats": min(evaluation.repeats, max(2, repeats))})
 
 
 def _widest(results: Sequence[RunResult]) -> SupportGrowth | None:

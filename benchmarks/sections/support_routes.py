@@ -9,6 +9,9 @@ from _sections import Section, Table
 ROUTES = ("bundled", "iqtree", "piqtree", "neighbour-joining")
 """Routes in the order in which a run would take them."""
 
+MIN_COVERAGE = 0.99
+"""Least golden probability that a support is to hold."""
+
 
 def section(results: Path) -> Section | None:
     """The section, from ``support_routes/*.json``."""

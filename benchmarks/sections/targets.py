@@ -8,7 +8,7 @@ from typing import Any
 from _common import load
 from _sections import Section, Table
 
-from sections import misvae, misvae_training
+from sections import misvae, misvae_training, model_kernel, models, stopping, support_routes
 from sections.iteration import SINGLE, ratio
 
 GOLDEN_DS1 = -7108.40
@@ -351,6 +351,87 @@ def _misvae(results: Path) -> Iterable[Outcome]:
             )
 
 
+def _model_kernel(results: Path) -> Iterable[Outcome]:
+    """Value and all gradients of estimated models over those of JC69, the worst of the data sets."""
+    found = load(results, "model_kernel/*.json")
+    for model, limit in model_kernel.MAX_TIMES_JC.items():
+        name = f"{model}, ten trees, value + all gradients over JC's, float64 and float32"
+        asked = f"<= {limit:.2f} times"
+        if not found:
+            yield Outcome(name, asked)
+            continue
+        worst = [model_kernel.largest([*found.values()], model, dtype) for dtype in model_kernel.DTYPES]
+        measured = " and ".join(f"{ratio:.2f}" for ratio in worst) + " times"
+        yield Outcome(name, asked, measured, max(worst) <= limit, tuple(found))
+
+
+def _models(results: Path) -> Iterable[Outcome]:
+    """The default model on alignments: from the prompt to the report, and beside MrBayes."""
+    for data in ("primates", "woodmouse", "DS1"):
+        runs = load(results, f"models/{data}.GTR+F+G4.seed*.json")
+        rows: list[tuple[str, float, str, Callable[[list[dict[str, Any]]], float]]] = [
+            (
+                "clades, largest difference from MrBayes",
+                models.MAX_CLADE_DIFFERENCE,
+                "{:.3f}",
+                models.largest_clade_difference,
+            ),
+            (
+                "branch lengths, largest difference from MrBayes",
+                models.MAX_DIFFERENCE_IN_SDS,
+                "{:.2f} sd",
+                models.largest_length_difference,
+            ),
+            (
+                "parameters, largest difference from MrBayes",
+                models.MAX_DIFFERENCE_IN_SDS,
+                "{:.2f} sd",
+                models.largest_parameter_difference,
+            ),
+        ]
+        if data == "primates":
+            rows.insert(0, ("from the prompt to the report", models.MAX_SECONDS, "{:.0f} s", _slowest))
+        for what, limit, form, worst in rows:
+            name = f"{data}, GTR+F+G4: {what}"
+            if len(runs) < NUM_SEEDS:
+                yield Outcome(name, "<= " + form.format(limit))
+            else:
+                yield _at_most(name, worst([*runs.values()]), limit, form, *runs)
+
+
+def _slowest(runs: list[dict[str, Any]]) -> float:
+    return max(float(run["wall_seconds"]) for run in runs)
+
+
+def _stopping(results: Path) -> Iterable[Outcome]:
+    """Verdicts of yes on clades that are far from the reference."""
+    name = f"verdicts of yes with a clade more than {stopping.FALSE_STOP} from the reference, DS1 to DS8"
+    found = load(results, "stopping/*.json")
+    judged = {source: run for source, run in found.items() if run["budget"] is None and "splits" in run}
+    if not judged:
+        yield Outcome(name, "none")
+    else:
+        false = sum(map(stopping.is_false_stop, judged.values()))
+        yes = sum(bool(run["result"]["converged"]) for run in judged.values())
+        measured = f"{false} of {yes}, in {len(judged)} analyses"
+        yield Outcome(name, "none", measured, false == 0, tuple(judged))
+
+
+def _support_routes(results: Path) -> Iterable[Outcome]:
+    """Golden posteriors in the supports by every route; a route counts with all four data sets."""
+    found = load(results, "support_routes/*.json")
+    for route in support_routes.ROUTES:
+        name = f"golden posteriors of DS1 to DS4 in the support, route {route}"
+        asked = f">= {100 * support_routes.MIN_COVERAGE:.1f}%"
+        own = {source: one for source, one in found.items() if one["route"] == route and not one["is_spoilt"]}
+        if {one["dataset"] for one in own.values()} != set(TOTAL_VARIATION):
+            yield Outcome(name, asked)
+            continue
+        least = min(one["coverage"] for one in own.values())
+        measured = f"{100 * least:.2f}%"
+        yield Outcome(name, asked, measured, least >= support_routes.MIN_COVERAGE, tuple(own))
+
+
 MEASURES = (
     _kernel,
     _iteration,
@@ -362,5 +443,9 @@ MEASURES = (
     _growth,
     _large,
     _misvae,
+    _model_kernel,
+    _models,
+    _stopping,
+    _support_routes,
 )
 """Functions that look up the outcomes, in the order of the table."""

@@ -48,8 +48,8 @@ def test_nothing_measured_gives_no_section(tmp_path):
 def test_every_target_is_listed_whatever_was_measured(tmp_path, put):
     put("datasets/DS1.seed0", run())
     rows = states(tmp_path)
-    assert len(rows) == 35
-    assert sum(state == "not measured" for _, state in rows.values()) == 33
+    assert len(rows) == 52
+    assert sum(state == "not measured" for _, state in rows.values()) == 50
     assert len(targets.headline(tmp_path).rows) == 2
 
 
@@ -157,7 +157,7 @@ def test_many_taxa_need_little_memory_and_a_settled_bound(tmp_path, put):
 def test_the_text_counts_what_the_table_says(tmp_path, put):
     put("fast/DS1.seed0", run(training=50.0))
     section = targets.section(tmp_path)
-    assert section.text[0] == "0 of 35 targets are met, 2 are missed and 33 are not measured."
+    assert section.text[0] == "0 of 52 targets are met, 2 are missed and 50 are not measured."
     assert section.text[1].startswith(
         "Missed: DS1, support given: ML within 0.05 nat (51.5 s; asked <= 3.0 s);"
     )
@@ -190,3 +190,60 @@ def test_misvae(tmp_path, put):
     name = "MISVAE, {} pixels: NLL of MNIST's test images after an hour of training at most"
     assert rows[name.format("independent")] == ("84.60 nats, 42 min", "met")
     assert rows[name.format("autoregressive")] == ("-", "not measured")
+
+
+def test_kernels_of_models_are_the_worst_of_the_data_sets(tmp_path, put):
+    for dataset, ratio in (("DS1", 2.1), ("DS7", 2.3)):
+        ratios = {"GTR+F": {"float64": 2.0, "float32": ratio}, "GTR+F+G4": {"float64": 7.0, "float32": 8.0}}
+        put(f"model_kernel/{dataset}", {"times_jc": ratios})
+    rows = states(tmp_path)
+    name = "{}, ten trees, value + all gradients over JC's, float64 and float32"
+    assert rows[name.format("GTR+F")] == ("2.00 and 2.30 times", "missed")
+    assert rows[name.format("GTR+F+G4")] == ("7.00 and 8.00 times", "met")
+
+
+def test_estimated_models_need_three_seeds(tmp_path, put):
+    def model_run(wall, clades, lengths, kappa):
+        return {
+            "wall_seconds": wall,
+            "splits": {"largest_difference": clades},
+            "lengths": {"largest_difference_in_sds": lengths},
+            "parameters": {"kappa": {"difference_in_sds": kappa}, "LnL": {"difference_in_sds": 3.0}},
+        }
+
+    put("datasets/DS1.seed0", run())
+    put("models/primates.GTR+F+G4.seed0", model_run(50.0, 0.01, 0.05, -0.2))
+    put("models/primates.GTR+F+G4.seed1", model_run(55.0, 0.02, 0.08, 0.05))
+    name = "primates, GTR+F+G4: {}"
+    assert states(tmp_path)[name.format("from the prompt to the report")] == ("-", "not measured")
+    put("models/primates.GTR+F+G4.seed2", model_run(61.0, 0.0, 0.0, 0.0))
+    put("models/primates.GTR+F+G4.mrbayes", {"asdsf": 0.001})
+    rows = states(tmp_path)
+    assert rows[name.format("from the prompt to the report")] == ("61 s", "missed")
+    assert rows[name.format("clades, largest difference from MrBayes")] == ("0.020", "met")
+    assert rows[name.format("branch lengths, largest difference from MrBayes")] == ("0.08 sd", "met")
+    assert rows[name.format("parameters, largest difference from MrBayes")] == ("0.20 sd", "missed")
+
+
+def test_false_stops_are_counted_among_analyses_without_a_budget(tmp_path, put):
+    for seed, (converged, maximum, budget) in enumerate(
+        ((True, 0.02, None), (True, 0.06, None), (False, 0.3, None), (True, 0.3, "30s"))
+    ):
+        content = {"result": {"converged": converged}, "splits": {"maximum": maximum}, "budget": budget}
+        put(f"stopping/DS1.seed{seed}", content)
+    name = "verdicts of yes with a clade more than 0.05 from the reference, DS1 to DS8"
+    assert states(tmp_path)[name] == ("1 of 2, in 3 analyses", "missed")
+
+
+def test_a_route_counts_with_all_four_data_sets(tmp_path, put):
+    put("datasets/DS1.seed0", run())
+    for number, share in enumerate((0.999, 0.995, 1.0), start=1):
+        one = {"dataset": f"DS{number}", "route": "iqtree", "is_spoilt": False, "coverage": share}
+        put(f"support_routes/DS{number}.iqtree", one)
+    put("support_routes/DS1.iqtree.spoilt", {**one, "is_spoilt": True, "coverage": 0.4})
+    name = "golden posteriors of DS1 to DS4 in the support, route iqtree"
+    assert states(tmp_path)[name] == ("-", "not measured")
+    put("support_routes/DS4.iqtree", {**one, "dataset": "DS4", "coverage": 0.9})
+    assert states(tmp_path)[name] == ("90.00%", "missed")
+    put("support_routes/DS4.iqtree", {**one, "dataset": "DS4", "coverage": 0.992})
+    assert states(tmp_path)[name] == ("99.20%", "met")
