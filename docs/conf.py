@@ -11,11 +11,11 @@ from typing import Any
 typing.GENERATING_DOCUMENTATION = "vbpi_mix"  # type: ignore[attr-defined]
 # jaxtyping then leaves its own name out of types of arrays; it asks when it is imported first.
 
-from docutils.nodes import Element  # noqa: E402
-from pydantic import BaseModel  # noqa: E402
-from sphinx.application import Sphinx  # noqa: E402
+from docutils.nodes import Element
+from pydantic import BaseModel
+from sphinx.application import Sphinx
 
-import vbpi_mix  # noqa: E402
+import vbpi_mix
 
 project = "vbpi_mix"
 author = "the vbpi_mix developers"
