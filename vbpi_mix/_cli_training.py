@@ -75,8 +75,8 @@ def write_checkpoint(directory: RunDirectory, save: Callable[[Path], None]) -> N
     except RuntimeError as error:  # of torch, which has no OSError for a full disk
         reason = str(error).splitlines()[0]
         raise RunDirectoryError(
-            f"{directory.checkpoint}: cannot be written ({reason}); make room on the disk; a run continues "
-            "from its last checkpoint with --resume"
+            f"{directory.checkpoint}: cannot be written, as where no space is left (torch: {reason}); make "
+            "room on the disk; a run continues from its last checkpoint with --resume"
         ) from None
 
 

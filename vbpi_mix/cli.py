@@ -12,7 +12,16 @@ from typing import Annotated
 import typer
 
 from vbpi_mix import _cli_misvae
-from vbpi_mix._cli_output import EstimatorName, Json, Seed, plain_options, print_result
+from vbpi_mix._cli_output import (
+    EstimatorName,
+    Json,
+    Seed,
+    check_text,
+    open_streams,
+    plain_options,
+    print_result,
+    say,
+)
 
 app = typer.Typer(
     name="vbpi-mix",
@@ -495,9 +504,7 @@ def sample(
 
     trees = _cli_commands.sample(run, num_trees, seed)
     if trees.summary["ess"] < num_trees:
-        sys.stderr.write(
-            f"Note: the trees carry as much information as {trees.summary['ess']:.0f} independent ones.\n"
-        )
+        say(f"Note: the trees carry as much information as {trees.summary['ess']:.0f} independent ones.\n")
     if json:
         print_result({**trees.summary, "trees": trees.newick}, out)
     else:
@@ -520,25 +527,28 @@ def _warn(num_draws: int, ess: float, pareto_k: float | None) -> None:
 
     reliability = Reliability(num_draws, ess, pareto_k)
     if not reliability.is_good:
-        sys.stderr.write(f"{reliability}; train longer, or with more components\n")
+        say(f"{reliability}; train longer, or with more components\n")
 
 
 def main() -> None:
     """Run the command line: the entry point ``vbpi-mix``."""
     import logging
 
-    from vbpi_mix.errors import VbpiMixError
+    from vbpi_mix.errors import NO_ROOM, VbpiMixError
 
+    open_streams()
     logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
     try:
+        check_text(sys.argv)
         app()
     except VbpiMixError as error:
-        sys.stderr.write(f"Error: {error}\n")
+        say(f"Error: {error}\n")
         sys.exit(2)
     except OSError as error:  # a file that cannot be read, a full disk
-        if error.filename is None:
+        if error.filename is None and error.errno not in NO_ROOM:
             raise
-        sys.stderr.write(f"Error: {error.filename}: {error.strerror}\n")
+        place = error.filename or "standard output, or a temporary file (in the folder TMPDIR)"
+        say(f"Error: {place}: {error.strerror}\n")
         sys.exit(2)
 
 

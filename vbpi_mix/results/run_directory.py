@@ -28,7 +28,6 @@ one that combines them (`members`). It has no ``metrics.jsonl``, ``checkpoint.pt
 its own, and of the ``.t`` and ``.p`` files one for each run.
 """
 
-import errno
 import fcntl
 import json
 import os
@@ -39,7 +38,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vbpi_mix.errors import RunDirectoryError
+from vbpi_mix.errors import NO_ROOM, RunDirectoryError
 
 
 @dataclass(frozen=True)
@@ -264,7 +263,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
 
 def unwritable(path: Path, error: OSError) -> RunDirectoryError:
     """The error to raise for a file that could not be written."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+    if error.errno in NO_ROOM:
         cure = "make room on the disk; a run continues from its last checkpoint with --resume"
     else:
         cure = "choose another place or name with --out"
