@@ -81,12 +81,8 @@ def write_checkpoint(directory: RunDirectory, save: Callable[[Path], None]) -> N
 
 
 def read_metrics(directory: RunDirectory, fields: set[str]) -> list[dict[str, Any]]:
-    """Records of ``metrics.jsonl`` that have these fields, as far as it is there and can be read."""
-    if not directory.metrics.exists():
-        return []
-    records = read_json_lines(directory.metrics)
-    is_record = [fields <= record.keys() for record in records]
-    return records[: is_record.index(False)] if False in is_record else records
+    """Records of ``metrics.jsonl`` with these numbers, as far as it is there and can be read."""
+    return read_json_lines(directory.metrics, fields) if directory.metrics.exists() else []
 
 
 def keep_metrics(directory: RunDirectory, records: list[dict[str, Any]]) -> None:

@@ -4,6 +4,7 @@ Results go to standard output, progress and messages to standard error. A user's
 code 2; several runs that have not converged have exit code 3; after a signal it is 128 plus its number.
 """
 
+import os
 import sys
 from enum import StrEnum
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Annotated
 import typer
 
 from vbpi_mix import _cli_misvae
+from vbpi_mix._cli_cache import provide_cache
 from vbpi_mix._cli_output import (
     EstimatorName,
     Json,
@@ -316,6 +318,7 @@ def run(
     metrics.jsonl and checkpoint.pt, and report.html, a page with all of it for people. With several runs
     metrics.jsonl and checkpoint.pt are in DIR/run1, DIR/run2 and so on.
     """
+    _limit_libraries(threads)
     from vbpi_mix import _cli_report, _cli_runs
     from vbpi_mix._cli_config import parse_duration
     from vbpi_mix._cli_training import InterruptedRunError
@@ -521,6 +524,13 @@ def datasets(json: Json = False) -> None:
     print_result(content if json else _cli_report.datasets_report(content))
 
 
+def _limit_libraries(threads: int | None) -> None:
+    """Let libraries of linear algebra, which are yet to be loaded, use no more threads than the run."""
+    if threads is not None:
+        for name in ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+            os.environ.setdefault(name, str(threads))
+
+
 def _warn(num_draws: int, ess: float, pareto_k: float | None) -> None:
     """Say on standard error that a posterior is unreliable, if it is."""
     from vbpi_mix.results.diagnostics import Reliability
@@ -537,6 +547,7 @@ def main() -> None:
     from vbpi_mix.errors import NO_ROOM, VbpiMixError
 
     open_streams()
+    provide_cache()
     logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
     try:
         check_text(sys.argv)

@@ -246,7 +246,7 @@ def make_readers(folder: Path) -> dict[str, Reader]:
                 whole.splits,
                 whole.credible_sets,
                 whole.run_parameters(1),
-                whole.run_trees(2),
+                whole.ccd_map,
             )
         },
     }
