@@ -1,8 +1,9 @@
 """The command ``vbpi-mix run``: one run, or several independent ones whose agreement is judged.
 
 Several runs are made in rounds. The support is made once and every run's first checkpoint written; then each
-is continued in a process of its own (`vbpi_mix._cli_members`) until it has finished, evaluation included. If
-the verdict is no, and rounds and time are left, each gets a further round of training and is continued again.
+is continued in a process of its own (`vbpi_mix._cli_members`) until it has finished, evaluation included, as
+many at the same time as there are threads. If the verdict is no, and rounds and time are left, each gets a
+further round of training and is continued again.
 At the end the runs are combined (`vbpi_mix.results.combination`).
 """
 
@@ -141,7 +142,9 @@ class _Analysis:
         self._began = time.monotonic()
         number = self.config.runs.number
         self._members = [self.directory.member(i + 1) for i in range(number)]
-        self._threads = max(1, self.config.machine.threads // number)
+        self._at_once = min(number, self.config.machine.threads)
+        self._threads = self.config.machine.threads // self._at_once
+        self._num_turns = -(-number // self._at_once)
 
     def result(self, resume: bool) -> RunResult:
         """Do what is still to be done, and write the files."""
@@ -198,7 +201,7 @@ class _Analysis:
         for member in self._members:
             checkpoint = Checkpoint.load(member.checkpoint)
             if checkpoint.state.step == 0:
-                planned = plan_training(checkpoint.config, pace, left)
+                planned = plan_training(checkpoint.config, pace, left / self._num_turns)
                 with member.lock():
                     write_config(member.config, planned, read_command(member.config))
                     _cli_run.save(replace(checkpoint, config=planned), member)
@@ -206,9 +209,12 @@ class _Analysis:
     def _train(self) -> None:
         """Continue the runs that have not finished."""
         unfinished = [member for member in self._members if not member.result.exists()]
-        if not unfinished:
-            return
-        configs = [read_config(member.config) for member in unfinished]
+        for first in range(0, len(unfinished), self._at_once):
+            self._train_together(unfinished[first : first + self._at_once])
+
+    def _train_together(self, members: Sequence[RunDirectory]) -> None:
+        """Continue some runs at the same time."""
+        configs = [read_config(member.config) for member in members]
         num_steps = max(config.optimisation.num_steps for config in configs)
         seeds = ", ".join(str(config.seed) for config in configs)
         self.progress.stage(
@@ -236,7 +242,7 @@ class _Analysis:
                 self.progress.stage("evaluating")
             told = now
 
-        continue_runs(unfinished, self._threads, self.interruption, report)
+        continue_runs(members, self._threads, self.interruption, report)
 
     def _judge(self) -> Verdict:
         """The verdict on the runs as they are."""
@@ -267,7 +273,7 @@ class _Analysis:
         trained = max(result.seconds.training for result in results)
         # As many draws are combined as each run has evaluated.
         evaluating = FIXED_SECONDS + 2 * max(result.seconds.evaluation for result in results)
-        needed = trained * (planned - done) / done + evaluating
+        needed = self._num_turns * (trained * (planned - done) / done + evaluating)
         left = self._left()
         if rounds >= self.config.runs.max_rounds or (left is not None and left < needed):
             return False
@@ -276,7 +282,7 @@ class _Analysis:
                 "optimisation": config.optimisation.model_copy(update={"rounds": rounds + 1})
             }
             if left is not None:
-                limit = result.seconds.training + left - evaluating
+                limit = result.seconds.training + left / self._num_turns - evaluating
                 update["machine"] = config.machine.model_copy(update={"training_seconds": limit})
             with member.lock():
                 member.result.unlink()
