@@ -31,7 +31,7 @@ def train(*arguments, train=_cli_run._train):
     interruption.append(arguments[-1])
     return train(*arguments)
 
-def save(checkpoint, directory, save=_cli_run._save):
+def save(checkpoint, directory, save=_cli_run.save):
     num_kept = len(list(kept.iterdir()))
     save(checkpoint, directory)
     while len(list(kept.iterdir())) == num_kept:
@@ -41,7 +41,7 @@ def save(checkpoint, directory, save=_cli_run._save):
         while interruption[0].signal_number is None:
             time.sleep(0.005)
 
-_cli_run._train, _cli_run._save = train, save
+_cli_run._train, _cli_run.save = train, save
 cli.main()
 """
 
