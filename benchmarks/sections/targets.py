@@ -367,7 +367,7 @@ def _model_kernel(results: Path) -> Iterable[Outcome]:
 
 def _models(results: Path) -> Iterable[Outcome]:
     """The default model on alignments: from the prompt to the report, and beside MrBayes."""
-    for data in ("primates", "woodmouse", "DS1"):
+    for data in ("primates", "woodmouse", "DS2"):
         runs = load(results, f"models/{data}.GTR+F+G4.seed*.json")
         rows: list[tuple[str, float, str, Callable[[list[dict[str, Any]]], float]]] = [
             (
