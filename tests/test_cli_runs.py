@@ -14,7 +14,8 @@ import pexpect
 import pytest
 import torch
 
-from vbpi_mix import cli, open_run
+from vbpi_mix import _cli_runs, cli, open_run
+from vbpi_mix._cli_members import continue_runs
 from vbpi_mix.alignment import Alignment, write_fasta
 from vbpi_mix.datasets import load_dataset
 from vbpi_mix.results.run_directory import RunDirectory
@@ -24,8 +25,10 @@ VBPI_MIX = [sys.executable, "-m", "vbpi_mix.cli"]
 PATIENCE = 300
 """Seconds that something may take on a busy machine where nothing is compiled yet."""
 JC = ["--model", "JC"]
+TOGETHER = ["--threads", "2"]
 QUICK = ["--iterations", "600", "--repeats", "10", "--posterior-samples", "200", "--log-every", "5", *JC]
-ENDLESS = ["--iterations", "1000000", "--log-every", "10", "--checkpoint-seconds", "0.1", *JC]
+QUICK += TOGETHER
+ENDLESS = ["--iterations", "1000000", "--log-every", "10", "--checkpoint-seconds", "0.1", *JC, *TOGETHER]
 
 
 @pytest.fixture(scope="module")
@@ -232,6 +235,21 @@ def test_a_budget_that_is_too_small_is_one_message(alignment, tmp_path, command)
     # threads are shared out, whole ones
     for name, threads in ((".", 5), ("run1", 2), ("run2", 2)):
         assert f"threads = {threads}\n" in (out / name / "config.toml").read_text()
+
+
+def test_runs_take_turns_where_there_is_one_thread(alignment, tmp_path, command, monkeypatch):
+    together = []
+
+    def continue_and_note(directories, threads, *others):
+        together.append(([directory.path.name for directory in directories], threads))
+        continue_runs(directories, threads, *others)
+
+    monkeypatch.setattr(_cli_runs, "continue_runs", continue_and_note)
+    settings = ["--iterations", 20, "--repeats", 2, "--samples", 60, *JC, "--no-report", "--threads", 1]
+    code, _, err = command("run", alignment, "--out", tmp_path / "runs", *settings)
+    assert code in (0, 3), err
+    assert together == [(["run1"], 1), (["run2"], 1)]
+    assert "training: 20 iterations, seeds 1, threads for each: 1" in err
 
 
 def test_sigterm_saves_and_the_runs_end_as_if_it_had_not_come(finished, alignment, tmp_path, command):

@@ -8,7 +8,7 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parent.parent / "vbpi_mix"
 
-FOUNDATION = ("errors", "shapes", "seeding", "machine", "_elementary")
+FOUNDATION = ("errors", "shapes", "seeding", "machine", "torch_files", "_elementary")
 ROWS = (
     FOUNDATION,
     ("datasets", "alignment", "_alignment_formats", "_nexus_matrix", "_nucleotides"),

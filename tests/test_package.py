@@ -170,7 +170,7 @@ def test_every_imported_distribution_is_declared():
 def test_constraints_pin_every_declared_dependency_once():
     lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
     pins = [line for line in lines if line and not line.startswith("#")]
-    assert [pin for pin in pins if not re.fullmatch(r"[A-Za-z0-9._-]+==[0-9][0-9.]*", pin)] == []
+    assert [pin for pin in pins if not re.fullmatch(r"[A-Za-z0-9._-]+==[0-9][0-9.]*(b[0-9]+)?", pin)] == []
     names = [normalised(pin.partition("==")[0]) for pin in pins]
     assert len(set(names)) == len(names)
     extras = project()["optional-dependencies"].values()

@@ -134,7 +134,9 @@ def parse_duration(text: str) -> float:
 
 def _with_rounds(layer: Mapping[str, Any]) -> Mapping[str, Any]:
     """A layer in which a number of iterations, if there is one, is one of a single round."""
-    if value_at(layer, ("optimisation", "iterations")) is None or "max_rounds" in layer.get("runs", {}):
+    runs = layer.get("runs", {})
+    is_settled = not isinstance(runs, Mapping) or "max_rounds" in runs  # what is no section is refused later
+    if is_settled or value_at(layer, ("optimisation", "iterations")) is None:
         return layer
     return merge(layer, {"runs": {"max_rounds": 1}})
 

@@ -1,7 +1,6 @@
 """The commands ``vbpi-mix misvae evaluate`` and ``sample``, on a run's last checkpoint."""
 
 import math
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from vbpi_mix._cli_output import say
 from vbpi_mix._cli_progress import duration
 from vbpi_mix.errors import ConfigurationError, RunDirectoryError
 from vbpi_mix.machine import check_torch_device
@@ -69,7 +69,7 @@ def evaluate(
         now = time.monotonic()
         if not quiet and now - said > SILENCE and done < len(images):
             left = (now - began) / done * (len(images) - done)
-            sys.stderr.write(f"{done:,} of {len(images):,} images, {duration(left)} left\n")
+            say(f"{done:,} of {len(images):,} images, {duration(left)} left\n")
             said = now
     found = summarise(parts, samples)
     return {
@@ -151,9 +151,7 @@ def _open(run: Path, data_dir: Path | None, device: str | None) -> tuple[MisvaeC
     directory = RunDirectory(run, "misvae train")
     directory.require_checkpoint()
     if not directory.result.exists():
-        sys.stderr.write(
-            f"Note: {run}: this run has not finished; the model is that of its last checkpoint\n"
-        )
+        say(f"Note: {run}: this run has not finished; the model is that of its last checkpoint\n")
     if device is not None:
         check_torch_device(device)
     try:

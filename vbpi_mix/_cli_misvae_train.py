@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from vbpi_mix._cli_output import say
 from vbpi_mix._cli_progress import Progress, duration, show_progress
 from vbpi_mix._cli_settings import (
     OptionFields,
@@ -102,7 +103,7 @@ def run(
             directory.require_new()  # again, now that nobody else can start one here
         elif directory.result.exists():
             if not quiet:
-                sys.stderr.write(f"{out}: this run has finished already\n")
+                say(f"{out}: this run has finished already\n")
             return dict(json.loads(directory.result.read_text(encoding="utf-8")))
         check_torch_device(config.machine.device)
         torch.set_num_threads(config.machine.threads)

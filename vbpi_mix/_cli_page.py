@@ -1,9 +1,9 @@
 """The command ``vbpi-mix report``, and the page at the end of ``vbpi-mix run``."""
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from vbpi_mix._cli_output import say
 from vbpi_mix.errors import VbpiMixError
 from vbpi_mix.report.page import write_report
 from vbpi_mix.results.run_directory import RunDirectory
@@ -28,7 +28,7 @@ def report_after_run(run: Path, resumed: bool = False) -> None:
     try:
         write_report(RunDirectory(run))
     except VbpiMixError as error:
-        sys.stderr.write(f"Note: no report: {error}; write it with 'vbpi-mix report'\n")
+        say(f"Note: no report: {error}; write it with 'vbpi-mix report'\n")
 
 
 def update_report(run: Path) -> None:

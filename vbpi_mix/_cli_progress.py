@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Protocol, TextIO
 
+from vbpi_mix._cli_output import unheard
+
 LINES = 10
 """Progress lines of a training where there is no terminal, apart from those that ``MAX_SILENCE`` asks for."""
 
@@ -90,7 +92,8 @@ class PlainProgress:
 
     def stage(self, text: str) -> None:
         """Write the text on a line."""
-        print(text, file=self._stream, flush=True)
+        with unheard():
+            print(text, file=self._stream, flush=True)
 
     def expect(self, num_iterations: int) -> None:
         """Count from now on in parts of so many iterations."""
@@ -144,12 +147,21 @@ class TerminalProgress:
         )
         self._num_iterations = num_iterations
         self._has_begun = False
-        self.start = self._bar.start
-        self.stop = self._bar.stop
+
+    def start(self) -> None:
+        """Show the bar."""
+        with unheard():
+            self._bar.start()
+
+    def stop(self) -> None:
+        """Take the bar off."""
+        with unheard():
+            self._bar.stop()
 
     def stage(self, text: str) -> None:
         """Write the text above the bar."""
-        self._bar.console.print(text, markup=False, highlight=False, soft_wrap=True)
+        with unheard():
+            self._bar.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def expect(self, num_iterations: int) -> None:
         """Let the bar end at so many iterations."""
@@ -162,7 +174,8 @@ class TerminalProgress:
         """Move the bar."""
         if not self._has_begun:
             # A resumed run starts in the middle: the pace counts from here.
-            self._bar.reset(self._task, completed=iteration, visible=True)
+            with unheard():
+                self._bar.reset(self._task, completed=iteration, visible=True)
             self._has_begun = True
         time_means = "in all" if iteration == self._num_iterations else "left"
         self._bar.update(

@@ -1,11 +1,13 @@
 """The command ``vbpi-mix run``: one run, or several independent ones whose agreement is judged.
 
 Several runs are made in rounds. The support is made once and every run's first checkpoint written; then each
-is continued in a process of its own (`vbpi_mix._cli_members`) until it has finished, evaluation included. If
-the verdict is no, and rounds and time are left, each gets a further round of training and is continued again.
+is continued in a process of its own (`vbpi_mix._cli_members`) until it has finished, evaluation included, as
+many at the same time as there are threads. If the verdict is no, and rounds and time are left, each gets a
+further round of training and is continued again.
 At the end the runs are combined (`vbpi_mix.results.combination`).
 """
 
+import math
 import platform
 import shlex
 import sys
@@ -47,7 +49,7 @@ from vbpi_mix.results.result import (
 from vbpi_mix.results.run_directory import RunDirectory
 from vbpi_mix.seeding import RandomStreams
 from vbpi_mix.training.checkpoint import Checkpoint
-from vbpi_mix.training.config import RunConfig, RunsConfig, steps_of_rounds
+from vbpi_mix.training.config import EvaluationConfig, RunConfig, RunsConfig, steps_of_rounds
 from vbpi_mix.trees.summaries import split_table
 
 
@@ -140,7 +142,9 @@ class _Analysis:
         self._began = time.monotonic()
         number = self.config.runs.number
         self._members = [self.directory.member(i + 1) for i in range(number)]
-        self._threads = max(1, self.config.machine.threads // number)
+        self._at_once = min(number, self.config.machine.threads)
+        self._threads = self.config.machine.threads // self._at_once
+        self._num_turns = -(-number // self._at_once)
 
     def result(self, resume: bool) -> RunResult:
         """Do what is still to be done, and write the files."""
@@ -197,7 +201,7 @@ class _Analysis:
         for member in self._members:
             checkpoint = Checkpoint.load(member.checkpoint)
             if checkpoint.state.step == 0:
-                planned = plan_training(checkpoint.config, pace, left)
+                planned = plan_training(checkpoint.config, pace, left / self._num_turns)
                 with member.lock():
                     write_config(member.config, planned, read_command(member.config))
                     _cli_run.save(replace(checkpoint, config=planned), member)
@@ -205,9 +209,12 @@ class _Analysis:
     def _train(self) -> None:
         """Continue the runs that have not finished."""
         unfinished = [member for member in self._members if not member.result.exists()]
-        if not unfinished:
-            return
-        configs = [read_config(member.config) for member in unfinished]
+        for first in range(0, len(unfinished), self._at_once):
+            self._train_together(unfinished[first : first + self._at_once])
+
+    def _train_together(self, members: Sequence[RunDirectory]) -> None:
+        """Continue some runs at the same time."""
+        configs = [read_config(member.config) for member in members]
         num_steps = max(config.optimisation.num_steps for config in configs)
         seeds = ", ".join(str(config.seed) for config in configs)
         self.progress.stage(
@@ -235,7 +242,7 @@ class _Analysis:
                 self.progress.stage("evaluating")
             told = now
 
-        continue_runs(unfinished, self._threads, self.interruption, report)
+        continue_runs(members, self._threads, self.interruption, report)
 
     def _judge(self) -> Verdict:
         """The verdict on the runs as they are."""
@@ -266,7 +273,7 @@ class _Analysis:
         trained = max(result.seconds.training for result in results)
         # As many draws are combined as each run has evaluated.
         evaluating = FIXED_SECONDS + 2 * max(result.seconds.evaluation for result in results)
-        needed = trained * (planned - done) / done + evaluating
+        needed = self._num_turns * (trained * (planned - done) / done + evaluating)
         left = self._left()
         if rounds >= self.config.runs.max_rounds or (left is not None and left < needed):
             return False
@@ -275,7 +282,7 @@ class _Analysis:
                 "optimisation": config.optimisation.model_copy(update={"rounds": rounds + 1})
             }
             if left is not None:
-                limit = result.seconds.training + left - evaluating
+                limit = result.seconds.training + left / self._num_turns - evaluating
                 update["machine"] = config.machine.model_copy(update={"training_seconds": limit})
             with member.lock():
                 member.result.unlink()
@@ -291,8 +298,7 @@ class _Analysis:
         # Commands on the finished runs are to draw anew.
         generators = [generator.spawn(1)[0] for generator in runs.generators(None)]
         results = [read_result(member.result) for member in self._members]
-        repeats = max(one.marginal_log_likelihood.num_repeats for one in results)
-        evaluation = self.config.evaluation.model_copy(update={"repeats": repeats})
+        evaluation = _evaluation_of_all(self.config.evaluation, results)
         draws, corrected = runs.draw(evaluation, particles, generators, with_undrawn=True)
         estimates = estimate(draws, corrected, particles)
         write_posterior(
@@ -340,6 +346,16 @@ class _Analysis:
         ).judged(verdict)
         write_result(self.directory.result, result)
         return result
+
+
+def _evaluation_of_all(evaluation: EvaluationConfig, results: Sequence[RunResult]) -> EvaluationConfig:
+    """The evaluation with as many repeats as the wanted effective sample size takes of all runs together."""
+    if evaluation.enough_ess is None:
+        return evaluation
+    share = min(result.ess / result.num_draws for result in results)
+    of_repeat = results[0].marginal_log_likelihood.evaluations_per_repeat
+    repeats = math.ceil(evaluation.enough_ess / share / of_repeat)
+    return evaluation.model_copy(update={"repeats": min(evaluation.repeats, max(2, repeats))})
 
 
 def _widest(results: Sequence[RunResult]) -> SupportGrowth | None:

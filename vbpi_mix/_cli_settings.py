@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import tomli_w
 from pydantic import BaseModel, ValidationError
 
+from vbpi_mix._cli_output import check_text
 from vbpi_mix.errors import ConfigurationError, RunDirectoryError
 from vbpi_mix.results.run_directory import write_text
 
@@ -25,6 +26,9 @@ def nested_settings(options: Mapping[str, Any], fields: OptionFields) -> dict[st
     """Nested settings of the options that were given; those that are None were not.
 
     Paths are made absolute, so that the configuration means the same wherever it is read.
+
+    Raises:
+        ConfigurationError: An absolute path is not text.
     """
     settings: dict[str, Any] = {}
     for name, value in options.items():
@@ -34,7 +38,12 @@ def nested_settings(options: Mapping[str, Any], fields: OptionFields) -> dict[st
         target = settings
         for section in sections:
             target = target.setdefault(section, {})
-        target[field] = str(value.resolve()) if isinstance(value, Path) else value
+        if isinstance(value, Path):
+            path = str(value.resolve())
+            check_text([path])
+            target[field] = path
+        else:
+            target[field] = value
     return settings
 
 

@@ -75,18 +75,14 @@ def write_checkpoint(directory: RunDirectory, save: Callable[[Path], None]) -> N
     except RuntimeError as error:  # of torch, which has no OSError for a full disk
         reason = str(error).splitlines()[0]
         raise RunDirectoryError(
-            f"{directory.checkpoint}: cannot be written ({reason}); make room on the disk; a run continues "
-            "from its last checkpoint with --resume"
+            f"{directory.checkpoint}: cannot be written, as where no space is left (torch: {reason}); make "
+            "room on the disk; a run continues from its last checkpoint with --resume"
         ) from None
 
 
 def read_metrics(directory: RunDirectory, fields: set[str]) -> list[dict[str, Any]]:
-    """Records of ``metrics.jsonl`` that have these fields, as far as it is there and can be read."""
-    if not directory.metrics.exists():
-        return []
-    records = read_json_lines(directory.metrics)
-    is_record = [fields <= record.keys() for record in records]
-    return records[: is_record.index(False)] if False in is_record else records
+    """Records of ``metrics.jsonl`` with these numbers, as far as it is there and can be read."""
+    return read_json_lines(directory.metrics, fields) if directory.metrics.exists() else []
 
 
 def keep_metrics(directory: RunDirectory, records: list[dict[str, Any]]) -> None:

@@ -105,8 +105,8 @@ def read_alignment(path: str | Path) -> Alignment:
     ]
     if len(rows) < MIN_TAXA:
         raise AlignmentError(
-            f"{source}: expected at least {MIN_TAXA} taxa, found {len(rows)}; fewer have only one unrooted "
-            "topology"
+            f"{source}: expected at least {MIN_TAXA} taxa, found {len(rows)}; add some: fewer have only one "
+            "unrooted topology, so that nothing is to be inferred about it"
         )
     _check_lengths(rows, source)
     alignment = Alignment(taxa=tuple(name for name, _ in rows), states=_states(rows, source), source=source)

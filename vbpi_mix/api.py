@@ -64,11 +64,12 @@ def fit(
         model: Substitution model, as IQ-TREE names it, such as ``HKY+F`` or ``JC``; by default GTR+F+G4.
         priors: Settings of `vbpi_mix.training.config.PriorsConfig`: of the model's free parameters.
         mixture: Settings of `vbpi_mix.training.config.MixtureConfig`, such as ``{"components": 3}``.
-        optimisation: Settings of `OptimisationConfig`, such as ``{"iterations": 2000}``.
-        growth: Settings of `GrowthConfig`, such as ``{"enabled": True}``; by default the support stays as it
-            is.
-        evaluation: Settings of `EvaluationConfig`.
-        machine: Settings of `MachineConfig`, such as ``{"threads": 2}``.
+        optimisation: Settings of `vbpi_mix.training.config.OptimisationConfig`, such as
+            ``{"iterations": 2000}``.
+        growth: Settings of `vbpi_mix.training.config.GrowthConfig`, such as ``{"enabled": True}``; by default
+            the support stays as it is.
+        evaluation: Settings of `vbpi_mix.training.config.EvaluationConfig`.
+        machine: Settings of `vbpi_mix.training.config.MachineConfig`, such as ``{"threads": 2}``.
         report: Called now and then with the progress of training.
 
     Raises:

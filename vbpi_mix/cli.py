@@ -4,6 +4,7 @@ Results go to standard output, progress and messages to standard error. A user's
 code 2; several runs that have not converged have exit code 3; after a signal it is 128 plus its number.
 """
 
+import os
 import sys
 from enum import StrEnum
 from pathlib import Path
@@ -12,7 +13,17 @@ from typing import Annotated
 import typer
 
 from vbpi_mix import _cli_misvae
-from vbpi_mix._cli_output import EstimatorName, Json, Seed, plain_options, print_result
+from vbpi_mix._cli_cache import provide_cache
+from vbpi_mix._cli_output import (
+    EstimatorName,
+    Json,
+    Seed,
+    check_text,
+    open_streams,
+    plain_options,
+    print_result,
+    say,
+)
 
 app = typer.Typer(
     name="vbpi-mix",
@@ -307,6 +318,7 @@ def run(
     metrics.jsonl and checkpoint.pt, and report.html, a page with all of it for people. With several runs
     metrics.jsonl and checkpoint.pt are in DIR/run1, DIR/run2 and so on.
     """
+    _limit_libraries(threads)
     from vbpi_mix import _cli_report, _cli_runs
     from vbpi_mix._cli_config import parse_duration
     from vbpi_mix._cli_training import InterruptedRunError
@@ -495,9 +507,7 @@ def sample(
 
     trees = _cli_commands.sample(run, num_trees, seed)
     if trees.summary["ess"] < num_trees:
-        sys.stderr.write(
-            f"Note: the trees carry as much information as {trees.summary['ess']:.0f} independent ones.\n"
-        )
+        say(f"Note: the trees carry as much information as {trees.summary['ess']:.0f} independent ones.\n")
     if json:
         print_result({**trees.summary, "trees": trees.newick}, out)
     else:
@@ -514,31 +524,42 @@ def datasets(json: Json = False) -> None:
     print_result(content if json else _cli_report.datasets_report(content))
 
 
+def _limit_libraries(threads: int | None) -> None:
+    """Let libraries of linear algebra, which are yet to be loaded, use no more threads than the run."""
+    if threads is not None:
+        for name in ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+            os.environ.setdefault(name, str(threads))
+
+
 def _warn(num_draws: int, ess: float, pareto_k: float | None) -> None:
     """Say on standard error that a posterior is unreliable, if it is."""
     from vbpi_mix.results.diagnostics import Reliability
 
     reliability = Reliability(num_draws, ess, pareto_k)
     if not reliability.is_good:
-        sys.stderr.write(f"{reliability}; train longer, or with more components\n")
+        say(f"{reliability}; train longer, or with more components\n")
 
 
 def main() -> None:
     """Run the command line: the entry point ``vbpi-mix``."""
     import logging
 
-    from vbpi_mix.errors import VbpiMixError
+    from vbpi_mix.errors import NO_ROOM, VbpiMixError
 
+    open_streams()
+    provide_cache()
     logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
     try:
+        check_text(sys.argv)
         app()
     except VbpiMixError as error:
-        sys.stderr.write(f"Error: {error}\n")
+        say(f"Error: {error}\n")
         sys.exit(2)
     except OSError as error:  # a file that cannot be read, a full disk
-        if error.filename is None:
+        if error.filename is None and error.errno not in NO_ROOM:
             raise
-        sys.stderr.write(f"Error: {error.filename}: {error.strerror}\n")
+        place = error.filename or "standard output, or a temporary file (in the folder TMPDIR)"
+        say(f"Error: {place}: {error.strerror}\n")
         sys.exit(2)
 
 

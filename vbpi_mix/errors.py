@@ -4,6 +4,11 @@ Every message says what was expected, what came, where (file, line, taxon, site)
 The command line prints the message of a `VbpiMixError` and exits with code 2; anything else is a defect.
 """
 
+import errno
+
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""Numbers of the errors of a system that has no room for what is written."""
+
 
 class VbpiMixError(Exception):
     """Base of all errors that a user can cause and mend."""

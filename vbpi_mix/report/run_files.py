@@ -48,7 +48,11 @@ def read_splits(path: Path) -> PosteriorSplits:
         named = {int(side.argmax()): json.loads(row[0])[0] for side, row in zip(sides, rows, strict=True)
                  if row[2] == "1"}  # fmt: skip
         taxa = tuple(named[i] for i in range(sides.shape[1]))
-    except (ValueError, KeyError, IndexError):
+        _require_finite(numbers)
+        _require_probabilities(numbers[:, 0])
+        if not all(isinstance(name, str) for name in taxa):
+            raise TypeError("names")
+    except (ValueError, KeyError, IndexError, TypeError, RecursionError):
         raise _damaged(path) from None
     inside = sides.copy()
     holds_last = inside[:, -1] & (sides.sum(axis=1) > 1)
@@ -73,7 +77,9 @@ def read_credible_sets(path: Path) -> Float64[np.ndarray, "topology"]:
     """
     rows = _read_table(path, CREDIBLE_COLUMNS)
     try:
-        return np.array([float(row[1]) for row in rows])
+        probabilities = np.array([float(row[1]) for row in rows])
+        _require_probabilities(probabilities)
+        return probabilities
     except ValueError:
         raise _damaged(path) from None
 
@@ -92,6 +98,7 @@ def read_traces(directory: RunDirectory) -> dict[str, Float64[np.ndarray, "resam
         names = lines[0].split("\t") if lines else []
         try:
             values = np.array([line.split("\t") for line in lines[1:]], dtype=np.float64)
+            _require_finite(values)
             for name, column in zip(names[1:], values.T[1:], strict=True):
                 columns.setdefault(name, []).append(column)
         except ValueError:
@@ -121,13 +128,24 @@ def read_trainings(directory: RunDirectory) -> list[Training]:
     parts = directory.members()
     found = []
     for part in parts:
-        records = read_json_lines(part.metrics) if part.metrics.exists() else []
         wanted = ("iteration", "bound", "inverse_temperature")
-        kept = [record for record in records if all(name in record for name in wanted)]
+        kept = read_json_lines(part.metrics, wanted) if part.metrics.exists() else []
         if kept:
             columns = (np.array([record[name] for record in kept], dtype=np.float64) for name in wanted)
             found.append(Training(part.path.name if len(parts) > 1 else "run", *columns))
     return found
+
+
+def _require_finite(numbers: Float64[np.ndarray, "..."]) -> None:
+    """Refuse numbers that are not finite (ValueError)."""
+    if not np.isfinite(numbers).all():
+        raise ValueError("expected finite numbers")
+
+
+def _require_probabilities(numbers: Float64[np.ndarray, "..."]) -> None:
+    """Refuse numbers that are no probabilities, but for rounding (ValueError)."""
+    if not ((numbers >= 0) & (numbers <= 1 + 1e-6)).all():
+        raise ValueError("expected numbers from 0 to 1")
 
 
 def _read_table(path: Path, columns: Sequence[str]) -> list[list[str]]:

@@ -6,7 +6,7 @@ With reference probabilities p and approximate ones q (each normalised over all 
 - *KL divergence*, sum p log(p / q) over the covered topologies only, with p renormalised there: without the
   renormalisation it could be negative, and without the restriction it would be infinite for a single
   missing tree;
-- *total variation*, (1/2) sum |p - q| over the union of both supports: what q holds outside the reference
+- *total variation*, (1/2) sum ``|p - q|`` over the union of both supports: what q holds outside the reference
   counts in full.
 
 A trained mixture gives exact probabilities for the reference's topologies, and what it holds elsewhere is

@@ -51,7 +51,7 @@ STANDARD_ERRORS = 3.0
 class Criterion(BaseModel):
     """One thing that is looked at."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     name: str
     """Short name, as in ``docs/diagnostics.md``."""

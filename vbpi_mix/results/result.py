@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float64
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from vbpi_mix.errors import RunDirectoryError
 from vbpi_mix.results import correction, diagnostics, evaluation
@@ -13,7 +13,7 @@ from vbpi_mix.results.convergence import Criterion, Verdict
 from vbpi_mix.results.correction import CorrectedPosterior
 from vbpi_mix.results.draws import PosteriorDraws
 from vbpi_mix.results.evaluation import MarginalLogLikelihood
-from vbpi_mix.results.posterior_summary import CredibleSet, credible_sets
+from vbpi_mix.results.posterior_summary import LEVELS, CredibleSet, credible_sets
 from vbpi_mix.results.refit import RefitChoice
 from vbpi_mix.results.run_directory import to_json, write_text
 from vbpi_mix.training.growth import GrowthRound
@@ -21,7 +21,7 @@ from vbpi_mix.trees.summaries import highest_density_interval
 
 
 class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class ComponentsSummary(_Frozen):
@@ -57,6 +57,13 @@ class TopologiesSummary(_Frozen):
     credible_sets: list[CredibleSet]
     """The smallest sets of topologies that hold 50, 90, 95 and 99% of the corrected posterior."""
     ccd: CcdSummary
+
+    @field_validator("credible_sets")
+    @classmethod
+    def _has_all_levels(cls, sets: list[CredibleSet]) -> list[CredibleSet]:
+        if [one.level for one in sets] != list(LEVELS):
+            raise ValueError(f"expected credible sets of the levels {', '.join(map(str, LEVELS))}")
+        return sets
 
 
 class Summary(_Frozen):
@@ -176,6 +183,13 @@ class RunResult(Estimates):
     """What the verdict rests on."""
     runs: list[MemberSummary] = []
     """The runs that are combined; none where there is one."""
+
+    @field_validator("versions")
+    @classmethod
+    def _has_own_version(cls, versions: dict[str, str]) -> dict[str, str]:
+        if "vbpi-mix" not in versions:
+            raise ValueError("expected the version of vbpi-mix among those of packages")
+        return versions
 
     def judged(self, verdict: Verdict) -> "RunResult":
         """The same result with a verdict."""

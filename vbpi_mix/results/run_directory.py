@@ -28,18 +28,18 @@ one that combines them (`members`). It has no ``metrics.jsonl``, ``checkpoint.pt
 its own, and of the ``.t`` and ``.p`` files one for each run.
 """
 
-import errno
 import fcntl
 import json
+import math
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vbpi_mix.errors import RunDirectoryError
+from vbpi_mix.errors import NO_ROOM, RunDirectoryError
 
 
 @dataclass(frozen=True)
@@ -264,7 +264,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
 
 def unwritable(path: Path, error: OSError) -> RunDirectoryError:
     """The error to raise for a file that could not be written."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+    if error.errno in NO_ROOM:
         cure = "make room on the disk; a run continues from its last checkpoint with --resume"
     else:
         cure = "choose another place or name with --out"
@@ -297,15 +297,20 @@ def to_json(value: Any, indent: int | None = None) -> str:
     return json.dumps(value, indent=indent, allow_nan=False, ensure_ascii=False)
 
 
-def read_json_lines(path: Path) -> list[dict[str, Any]]:
-    """Records of a file with one JSON object a line, up to the first line that is damaged or cut short."""
+def read_json_lines(path: Path, numbers: Collection[str] = ()) -> list[dict[str, Any]]:
+    """Records of a file with one JSON object a line, up to the first line that is damaged or cut short.
+
+    Args:
+        path: The file.
+        numbers: Fields that must be there and finite numbers in a line that is not damaged.
+    """
     records = []
     for line in path.read_text(encoding="utf-8", errors="replace").split("\n")[:-1]:
         try:
             record = json.loads(line)
-        except ValueError:
-            break
-        if not isinstance(record, dict):
+            if not isinstance(record, dict) or not all(math.isfinite(record[name]) for name in numbers):
+                break
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
             break
         records.append(record)
     return records

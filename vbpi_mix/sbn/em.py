@@ -66,8 +66,9 @@ def fit_network(
 
     Plain steps gain little each where rootings are ambiguous, so pairs of them are extrapolated: from x0,
     x1 = EM(x0), x2 = EM(x1) with r = x1 - x0 and v = x2 - x1 - r, the next start is EM(x0 - 2 a r + a^2 v),
-    a = -|r| / |v| but at most -1, if the extrapolated point is no worse than x1, else x2 (SQUAREM, Varadhan &
-    Roland 2008). Either is an EM step from a point at least as good as x1, so the objective never falls.
+    ``a = -|r| / |v|`` but at most -1, if the extrapolated point is no worse than x1, else x2 (SQUAREM,
+    Varadhan & Roland 2008). Either is an EM step from a point at least as good as x1, so the objective never
+    falls.
 
     Args:
         support: The network's support.

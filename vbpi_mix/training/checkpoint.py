@@ -17,6 +17,7 @@ from vbpi_mix.errors import RunDirectoryError
 from vbpi_mix.patterns import SitePatterns
 from vbpi_mix.sbn.support import build_support
 from vbpi_mix.seeding import RandomStreams
+from vbpi_mix.torch_files import read_torch_file
 from vbpi_mix.training.config import OptimisationConfig, RunConfig
 from vbpi_mix.training.growth import GrowthRound
 from vbpi_mix.training.state import TrainingState, initial_mixture
@@ -124,27 +125,7 @@ class Checkpoint:
         Raises:
             RunDirectoryError: It cannot be read, or another version of the program wrote it in another form.
         """
-        import pickle
-        import zipfile
-
-        import torch
-
-        if not path.exists():
-            raise RunDirectoryError(f"{path}: expected a checkpoint, but there is no such file")
-        try:
-            if not zipfile.is_zipfile(path):
-                raise pickle.UnpicklingError("not a torch file")
-            content = torch.load(path, map_location="cpu", weights_only=True)
-            version = content["version"]
-        except (OSError, RuntimeError, KeyError, TypeError, pickle.UnpicklingError) as error:
-            raise RunDirectoryError(
-                f"{path}: expected a checkpoint of vbpi-mix, but it cannot be read as one ({error})"
-            ) from None
-        if version != VERSION:
-            raise RunDirectoryError(
-                f"{path}: expected a checkpoint of version {VERSION}, got version {version}:"
-                " use the version of vbpi-mix that wrote it, or start the run again"
-            )
+        content = read_torch_file(path, "a checkpoint of vbpi-mix", VERSION)
         try:
             return cls._of_content(content)
         except (KeyError, TypeError, ValueError) as error:

@@ -164,9 +164,11 @@ def _failure(process: subprocess.CompletedProcess[str], log: Path) -> str:
     said = process.stdout + process.stderr + (log.read_text(errors="replace") if log.exists() else "")
     errors = list(dict.fromkeys(line.strip() for line in said.splitlines() if "ERROR" in line))
     reason = "; ".join(errors) or "; ".join(said.strip().splitlines()[-3:]) or "it said nothing"
+    is_full = "Cannot write" in reason
+    cure = "make room in the folder of temporary files (TMPDIR)" if is_full else "mend the alignment"
     return (
         f"IQ-TREE failed with exit status {process.returncode} while making bootstrap trees: {reason}; "
-        "mend the alignment, or give a file of trees with --support"
+        f"{cure}, or give a file of trees with --support"
     )
 
 

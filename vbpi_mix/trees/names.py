@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from vbpi_mix.errors import TreeFormatError
 
 _LONGEST = 99
+_MAX_LISTED = 10
 _CODE = r"u((?:10|[0-9A-F])?[0-9A-F]{1,4})"
 
 
@@ -46,8 +47,8 @@ def coded_name(name: str) -> str:
 
 
 def plain_name(name: str) -> str:
-    """Name with every ``_uHEX_`` turned into the character of that Unicode number."""
-    return re.sub(f"_{_CODE}_", lambda found: chr(int(found.group(1), 16)), name)
+    """Name with every ``_uHEX_`` turned into the character of that Unicode number, if there is one."""
+    return re.sub(f"_{_CODE}_", _character, name)
 
 
 def match_taxa(found: Sequence[str], wanted: Sequence[str], source: str) -> dict[str, int]:
@@ -72,10 +73,16 @@ def match_taxa(found: Sequence[str], wanted: Sequence[str], source: str) -> dict
     unexpected = [name for name in found if name not in near]
     raise TreeFormatError(
         f"{source}: expected trees of the {len(wanted)} taxa of the alignment;"
-        f" missing: {', '.join(missing) or 'none'}; unexpected: {', '.join(unexpected) or 'none'}."
+        f" missing: {_some(missing)}; unexpected: {_some(unexpected)}."
         " Make the names of the alignment and of the trees the same (names that MrBayes or IQ-TREE rewrote"
         " are understood if all taxa stay distinct)"
     )
+
+
+def _some(names: Sequence[str]) -> str:
+    """Names for a message, at most ten of them."""
+    more = f" and {len(names) - _MAX_LISTED} more" if len(names) > _MAX_LISTED else ""
+    return (", ".join(names[:_MAX_LISTED]) or "none") + more
 
 
 def _near_numbers(found: Sequence[str], wanted: Sequence[str]) -> dict[str, int]:
@@ -107,6 +114,12 @@ def _iqtree_name(name: str) -> str:
 
 def _code(character: str) -> str:
     return f"_u{ord(character):X}_"
+
+
+def _character(code: re.Match[str]) -> str:
+    """Character that a code stands for; surrogates are none, so that their codes stay as they are."""
+    number = int(code.group(1), 16)
+    return code.group() if 0xD800 <= number <= 0xDFFF else chr(number)
 
 
 def _digest(name: str) -> str:

@@ -206,11 +206,18 @@ def known_lengths(lengths: BranchLengths, text: TreeText) -> BranchLengths | Non
     """Branch lengths, or None where no tree has any.
 
     Raises:
-        TreeFormatError: if some branches have a length and some have none.
+        TreeFormatError: if some branches have a length and some have none, or a sum of two is infinite.
     """
     absent = np.isnan(lengths)
     if absent.all():
         return None
+    infinite = np.flatnonzero(np.isinf(lengths).any(axis=1))
+    if len(infinite):
+        where = place(text.data, int(text.starts[infinite[0]]), text.source)
+        raise TreeFormatError(
+            f"{where} (tree {infinite[0] + 1}): the two branches at the root are one, and the sum of their"
+            " lengths is too large; shorten them"
+        )
     if absent.any():
         tree = int(np.flatnonzero(absent.any(axis=1))[0])
         where = place(text.data, int(text.starts[tree]), text.source)

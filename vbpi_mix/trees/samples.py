@@ -120,6 +120,7 @@ def _read(
     if not 0 <= burn_in < 1:
         raise ValueError(f"expected a burn-in fraction from 0 to below 1, got {burn_in}")
     file = _detect(_bytes(path), str(path), replicates)
+    _check_weights(file)
     if burn_in > 0:
         if file.weights is not None:
             raise ValueError(f"expected no burn-in for the weighted trees of {path}, got {burn_in}")
@@ -131,6 +132,31 @@ def _read(
     table = LabelTable.from_labels(wanted, {label: numbers[name] for label, name in file.labels.items()})
     children, lengths = parse_batch(file.text, table)
     return _TreeFile(wanted, file.labels, file.text, file.weights), children, lengths
+
+
+def _check_weights(file: _TreeFile) -> None:
+    """Refuse weights without a finite positive sum.
+
+    Raises:
+        TreeFormatError: if one is not finite, or all are zero, or they are too large to be added.
+    """
+    weights, text = file.weights, file.text
+    if weights is None:
+        return
+    infinite = np.flatnonzero(~np.isfinite(weights))
+    if len(infinite):
+        where = place(text.data, int(text.starts[infinite[0]]), text.source)
+        raise TreeFormatError(
+            f"{where} (tree {infinite[0] + 1}): expected a finite weight, got {weights[infinite[0]]}; "
+            "correct it"
+        )
+    with np.errstate(over="ignore"):
+        total = weights.sum()
+    if not 0 < total < np.inf:
+        raise TreeFormatError(
+            f"{text.source}: expected weights of trees with a finite positive sum, they add up to {total:g}; "
+            "give some trees a weight above 0, such as their probability"
+        )
 
 
 def _bytes(path: Path) -> bytes:

@@ -23,6 +23,7 @@ from jaxtyping import Float, UInt8
 from vbpi_mix.errors import NonFiniteError, RunDirectoryError
 from vbpi_mix.objectives.bounds import importance_weights
 from vbpi_mix.objectives.estimators import ComponentChoice, choose_components
+from vbpi_mix.torch_files import read_torch_file
 from vbpi_mix.vae.config import MisvaeConfig
 from vbpi_mix.vae.encoder import Gaussians
 from vbpi_mix.vae.images import binarise
@@ -274,27 +275,14 @@ def load_model(path: Path, device: str | None = None) -> tuple[MisvaeConfig, Mis
 
 def _read_checkpoint(path: Path) -> dict[str, Any]:
     """Content of a checkpoint of this version."""
-    import pickle
-    import zipfile
-
-    if not path.exists():
-        raise RunDirectoryError(f"{path}: expected a checkpoint, but there is no such file")
-    try:
-        if not zipfile.is_zipfile(path):
-            raise pickle.UnpicklingError("not a torch file")
-        content = torch.load(path, map_location="cpu", weights_only=True)
-        version = content["version"]
-        content["optimiser"], content["latents"]
-    except (OSError, RuntimeError, KeyError, TypeError, pickle.UnpicklingError) as error:
+    content = read_torch_file(path, "a checkpoint of a MISVAE run", VERSION)
+    missing = {"optimiser", "latents"} - content.keys()
+    if missing:
         raise RunDirectoryError(
-            f"{path}: expected a checkpoint of a MISVAE run, but it cannot be read as one ({error})"
-        ) from None
-    if version != VERSION:
-        raise RunDirectoryError(
-            f"{path}: expected a checkpoint of version {VERSION}, got version {version}: use the version of "
-            "vbpi-mix that wrote it, or start the run again"
+            f"{path}: expected a checkpoint of a MISVAE run, but it cannot be read as one (it lacks "
+            f"{', '.join(sorted(missing))}); give the folder of such a run"
         )
-    return dict(content)
+    return content
 
 
 def _stream_seed(seed: int, stream: str) -> int:
