@@ -11,7 +11,7 @@ beside MrBayes', with the differences between MrBayes' own runs. What has a resu
         [-- options of vbpi-mix run]
 
 Analyses are those of ``_model_chains.ANALYSES``: of the primates of MrBayes' examples, the woodmice of R's
-package ape, and DS2, on which MrBayes' runs agree soonest.
+package ape, and DS2.
 """
 
 import argparse
