@@ -253,6 +253,23 @@ def test_the_section_has_the_worst_of_the_seeds(tmp_path):
     assert models_section.section(tmp_path / "nowhere") is None
 
 
+def test_runs_need_chains_to_be_compared_with(tmp_path, monkeypatch):
+    monkeypatch.setattr(models, "RESULTS", tmp_path)
+    with pytest.raises(SystemExit, match=r"models\.py chains primates\.HKY"):
+        models.runs(["primates.HKY+FO"], [0], False, [])
+
+
+def test_what_has_a_result_is_not_made_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(models, "RESULTS", tmp_path)
+    (tmp_path / "models").mkdir()
+    for kind in ("mrbayes", "seed0", "seed2"):
+        (tmp_path / "models" / f"primates.HKY+FO.{kind}.json").write_text("{}")
+    monkeypatch.setattr(models, "run_chains", lambda *_: pytest.fail("MrBayes was run"))
+    monkeypatch.setattr(models, "run_ours", lambda *_: pytest.fail("a run was made"))
+    models.chains(["primates.HKY+FO"], tmp_path, False)
+    models.runs(["primates.HKY+FO"], [0, 2], False, [])
+
+
 @pytest.mark.ape
 def test_alignments_of_other_programs_are_found(tmp_path, require_ape):
     path = chains.alignment_path("woodmouse", tmp_path)
