@@ -406,6 +406,35 @@ def test_choices_may_be_written_in_any_case(command, alignment):
     assert "expected an alignment file" in err
 
 
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("runs = 3\n[optimisation]\niterations = 5\n", "runs: "),
+        ("data = 3\n", "data: "),
+        ("seed = " + "[" * 5000, "expected a configuration in TOML"),
+        ("seed = 1e999\n", "seed: "),
+        ("[optimisation]\nbranch_rate = inf\n", "--branch-rate: input should be a finite number"),
+    ],
+)
+def test_settings_of_another_kind_are_refused(tmp_path, content, message):
+    file = tmp_path / "config.toml"
+    file.write_text(content)
+    settings = {} if content.startswith("data") else {"data": {"dataset": "DS1"}}
+    with pytest.raises(ConfigurationError, match=r"config\.toml: ") as error:
+        resolve_config(settings, file=file)
+    assert message in str(error.value)
+
+
+def test_too_little_memory_is_one_message(command, alignment, monkeypatch):
+    def need_much(*arguments):
+        raise MemoryError("Unable to allocate 9 EiB")
+
+    monkeypatch.setattr("vbpi_mix._cli_commands.log_likelihood", need_much)
+    code, _, err = command("loglik", alignment, TREE)
+    assert code == 2
+    assert err.startswith("Error: too little memory: Unable to allocate 9 EiB; take another machine")
+
+
 def test_unknown_settings_of_a_file_are_refused(tmp_path):
     file = tmp_path / "config.toml"
     file.write_text('[data]\ndataset = "DS1"\n[mixture]\ncomponent = 3\n')

@@ -76,7 +76,7 @@ def _member_lines(result: RunResult) -> list[str]:
 
 def growth_report(growth: SupportGrowth) -> str:
     """What the check of the support has found, and by how much the support has grown."""
-    left = f"estimated posterior mass just outside {100 * growth.mass_outside:.2g}%"
+    left = f"estimated posterior mass just outside {100 * growth.mass_outside:.3g}%"
     if not growth.is_enough:
         left += " (NOT little: clades may be missing; give more trees with --support)"
     if not growth.rounds:
@@ -85,7 +85,7 @@ def growth_report(growth: SupportGrowth) -> str:
     parameters = sum(one.num_parameters for one in growth.rounds)
     return (
         f"support                    grown in {len(growth.rounds)} round(s) by {topologies:,} topologies and "
-        f"{parameters:,} parameters; {left}, {100 * growth.rounds[0].mass_outside:.2g}% before"
+        f"{parameters:,} parameters; {left}, {100 * growth.rounds[0].mass_outside:.3g}% before"
     )
 
 

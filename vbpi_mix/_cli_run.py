@@ -184,7 +184,7 @@ def _grow(
         outside = analysis.check_support(checkpoint)
         seconds = checkpoint.support_seconds + time.perf_counter() - began
         checkpoint = replace(checkpoint, support_seconds=seconds)
-        progress.stage(f"estimated posterior mass just outside the support: {100 * outside.mass:.2g}%")
+        progress.stage(f"estimated posterior mass just outside the support: {100 * outside.mass:.3g}%")
         if checkpoint.is_out_of_time or not analysis.is_to_grow(checkpoint, outside):
             is_enough = outside.mass <= checkpoint.config.growth.max_outside
             rounds = list(checkpoint.growth)

@@ -39,7 +39,7 @@ def nested_settings(options: Mapping[str, Any], fields: OptionFields) -> dict[st
         for section in sections:
             target = target.setdefault(section, {})
         if isinstance(value, Path):
-            path = str(value.resolve())
+            path = str(value.absolute())  # not resolved: what pipes are links to is no path
             check_text([path])
             target[field] = path
         else:
@@ -106,7 +106,7 @@ def read_toml(path: Path) -> dict[str, Any]:
     """
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ConfigurationError(f"{path}: expected a configuration in TOML: {error}") from None
 
 

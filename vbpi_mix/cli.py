@@ -555,6 +555,10 @@ def main() -> None:
     except VbpiMixError as error:
         say(f"Error: {error}\n")
         sys.exit(2)
+    except MemoryError as error:
+        reason = str(error) or "some could not be had"
+        say(f"Error: too little memory: {reason}; take another machine, fewer --samples or --components\n")
+        sys.exit(2)
     except OSError as error:  # a file that cannot be read, a full disk
         if error.filename is None and error.errno not in NO_ROOM:
             raise

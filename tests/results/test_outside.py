@@ -62,7 +62,7 @@ def posterior(likelihood):
     )
 
 
-def look(likelihood, topologies, posterior, num_draws=4000):
+def look(likelihood, topologies, posterior, num_draws=4000, power=1.0):
     """What is outside the support of some topologies, from draws of the exact posterior within them."""
     rng = np.random.default_rng(2)
     made = [importance_draws(likelihood, children, num_draws, rng) for children in topologies]
@@ -87,7 +87,7 @@ def look(likelihood, topologies, posterior, num_draws=4000):
         draws,
         correct(draws, CorrectionMethod.SELF_NORMALISED),
         networks,
-        lambda children, lengths, _: likelihood.value(children, lengths),
+        lambda children, lengths, _: power * likelihood.value(children, lengths),
         RATE,
         np.random.default_rng(3),
     )
@@ -119,6 +119,17 @@ def test_a_few_draws_tell_the_magnitude(likelihood, posterior):
     total = sum(posterior[t.tobytes()] for t in found.near.children)
     odds = found.mass / (1 - found.mass)
     assert 0.5 < odds / (total / posterior[best.tobytes()]) < 2
+
+
+def test_neighbours_of_a_hopeless_support_have_finite_masses(likelihood, posterior):
+    # As if there were ten thousand times as many sites: thousands of nats lie between topologies.
+    poor = min(nni_neighbours(best_topology(posterior)), key=lambda t: posterior[t.tobytes()])
+    found = look(likelihood, poor[None], posterior, num_draws=100, power=1e4)
+    masses = found.near.masses
+    assert np.isfinite(masses.sum())
+    assert masses.max() > 1e200
+    assert list(masses) == sorted(masses, reverse=True)
+    assert found.mass == 1.0
 
 
 def test_the_log_length_of_the_new_branch_is_that_of_the_neighbours_own_posterior(

@@ -102,6 +102,24 @@ def test_a_strange_result_is_one_message(tmp_path, content, fault):
     assert "run the analysis again" in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "fault"),
+    [
+        ('"mean": ', '"mean": 1e999, "once": ', "mean: Input should be a finite number"),
+        ('"vbpi-mix"', '"vbpi-mis"', "versions: .* the version of vbpi-mix"),
+        ('"level": 0.95', '"level": 0.8', "credible_sets: .* levels 0.5, 0.9, 0.95, 0.99"),
+    ],
+)
+def test_a_damaged_value_is_named(tmp_path, run_result, old, new, fault):
+    path = tmp_path / "result.json"
+    result.write_result(path, run_result)
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new, 1))
+    with pytest.raises(RunDirectoryError, match=fault):
+        result.read_result(path)
+
+
 def test_few_draws_have_no_pareto_k_and_one_repeat(make_toy):
     draws = make_toy().draw(24, np.random.default_rng(1))
     estimates = result.estimate(draws, correction.correct(draws))

@@ -181,3 +181,10 @@ def test_lines_from_a_damaged_one_on_are_left_out(tmp_path, damaged):
     path = tmp_path / "metrics.jsonl"
     path.write_text(f'{{"iteration": 1}}\n{damaged}\n{{"iteration": 3}}\n')
     assert read_json_lines(path) == [{"iteration": 1}]
+
+
+@pytest.mark.parametrize("value", ["null", '"2"', "[2]", "NaN", "1e999", "1" * 400, "[" * 100_000])
+def test_lines_without_the_numbers_wanted_are_damaged(tmp_path, value):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text(f'{{"iteration": 1}}\n{{"iteration": {value}}}\n{{"iteration": 3}}\n')
+    assert read_json_lines(path, ["iteration"]) == [{"iteration": 1}]

@@ -93,6 +93,17 @@ def test_files_that_are_no_checkpoint_are_refused(small_problem, tmp_path):
         Checkpoint.load(path)
 
 
+def test_a_flipped_bit_is_found(small_problem, tmp_path):
+    path = tmp_path / "c.pt"
+    start(small_problem).save(path)
+    content = path.read_bytes()
+    array = start(small_problem).state.arrays()["logits"].tobytes()
+    place = content.index(array) + len(array) // 2
+    path.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
+    with pytest.raises(RunDirectoryError, match=r"its part c/data/\d+ is damaged.*put back a copy"):
+        Checkpoint.load(path)
+
+
 def test_a_state_of_another_shape_is_refused(small_problem):
     state = start(small_problem).state
     arrays = {name: array[:1] for name, array in state.arrays().items()}

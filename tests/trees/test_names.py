@@ -25,6 +25,11 @@ def test_coded_names_come_back(name):
     assert plain_name(written) == name
 
 
+@pytest.mark.parametrize("code", ["_uD800_", "_uDFFF_"])
+def test_codes_that_are_no_characters_stay(code):
+    assert plain_name(f"a{code}b_u20_") == f"a{code}b "
+
+
 @given(st.lists(ANY_NAME | TRICKY_NAME, min_size=1, unique=True), st.randoms())
 @settings(max_examples=200, deadline=None)
 def test_mrbayes_names_are_accepted_and_distinct(taxa, random):

@@ -245,8 +245,8 @@ def _support(runs: Sequence[RunEvidence]) -> Criterion:
         value=mass,
         threshold=threshold,
         passed=passed,
-        reason=f"{100 * mass:.2g}% of the posterior just outside the support"
-        + ("" if passed else f", more than {100 * threshold:.2g}%"),
+        reason=f"{100 * mass:.3g}% of the posterior just outside the support"
+        + ("" if passed else f", more than {100 * threshold:.3g}%"),
         cure="give trees that hold more of it (--support)",
     )
 

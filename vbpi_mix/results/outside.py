@@ -53,6 +53,9 @@ COARSE = np.linspace(np.log(1e-6), np.log(1.0), 13)
 FINE = np.linspace(COARSE[0], COARSE[-1], 241)
 """Grid that the values on the coarse one are interpolated to."""
 
+MAX_LOG_MASS = 600.0
+"""Largest log of a neighbour's mass; larger ones all become smaller by as much as the largest is above it."""
+
 NUM_POINTS = 16
 """Points of a grid around an integrand's mass."""
 
@@ -144,13 +147,17 @@ def look_outside(
     drawn = _choose_draws(draws, corrected, heaviest, generator)
 
     old, new = integral.coarse(neighbours, drawn)
-    masses = probabilities[neighbours.beside] * np.exp(new.log_value - old.log_value)
-    matters = masses >= NEGLIGIBLE
+    with np.errstate(divide="ignore"):
+        log_probabilities = np.log(probabilities)
+    log_masses = log_probabilities[neighbours.beside] + new.log_value - old.log_value
+    matters = log_masses >= np.log(NEGLIGIBLE)
     neighbours = _Neighbours(*(part[matters] for part in neighbours))
     old, new = (_Integrals(*(part[matters] for part in one)) for one in (old, new))
     old, new = integral.close(neighbours, drawn, old, new)
-    ratios = np.exp(logsumexp(new.log_value - old.log_value, axis=1) - np.log(NUM_DRAWS))
-    masses = probabilities[neighbours.beside] * ratios
+    log_ratios = logsumexp(new.log_value - old.log_value, axis=1) - np.log(NUM_DRAWS)
+    log_masses = log_probabilities[neighbours.beside] + log_ratios
+    # Where a support is hopeless its neighbours are better by more than a number can tell.
+    masses = np.exp(log_masses - max(0.0, log_masses.max(initial=0.0) - MAX_LOG_MASS))
     spread = np.sqrt((new.std**2).mean(axis=1) + new.mean.var(axis=1))
     order = np.argsort(-masses, kind="stable")
     near = NearTopologies(

@@ -32,6 +32,9 @@ START_SHARE = 0.05
 """Least share of the added topologies in the weights that new logits are made from: a topology that is
 hardly drawn is not learnt."""
 
+MAX_SHARE = 1 - 1e-9
+"""Greatest share of them: no topology that was known is given up."""
+
 
 @dataclass(frozen=True)
 class GrowthRound:
@@ -133,7 +136,7 @@ def _target_logits(
 ) -> Float64[np.ndarray, "parameter"]:
     """Logits made from weighted topologies, the added ones at no less than `START_SHARE` in all."""
     mass = added.masses.sum()
-    share = max(START_SHARE, mass / (1 + mass))
+    share = min(max(START_SHARE, mass / (1 + mass)), MAX_SHARE)
     # Tempered, as bootstrap frequencies are: their masses are rough.
     tempered = np.sqrt(added.masses)
     weights = np.concatenate([(1 - share) * probabilities, share * tempered / tempered.sum()])
