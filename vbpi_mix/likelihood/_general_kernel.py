@@ -14,14 +14,20 @@ all leaves allow. Post-order: L of a node is the product of its children's messa
 node is ``(weight / f) w_c frequency[x] m_last[x]``; U of a child is D of its parent times its sibling's
 message; and D of the child is ``sum_x U[x] P[x, y]``.
 
-The derivative with respect to the transition matrix of a branch is ``G[x, y] = sum_patterns U[x] L[y]``: with
-it comes the derivative with respect to whatever P depends on (see `_model_kernel`).
+The derivative with respect to the transition matrix of a branch is ``sum_patterns U[x] L[y]``: with it comes
+the derivative with respect to whatever P depends on (see `_model_kernel`). As the rows of P sum to one
+whatever the parameters, a number may be subtracted from all L[y] of a pattern:
+``G[x, y] = sum_patterns U[x] (L[y] - L[3])`` serves as well, and vanishes for y = 3.
 
-In memory the four states of a pattern are neighbours, and a vector holds the states of one pattern or two.
-So the rows or columns of P stay in registers, and G needs no sums across a vector. A node's U and then its D
-take the place of its message. Patterns go in blocks that stay in cache, and a piece of work is one tree in
-``GROUP`` blocks, over which G is gathered. A pattern has one scaling factor for all categories, and it is the
-partial that is scaled (see `_jc_kernel`).
+A *cell* is one pattern in one category. The cells of a pattern are neighbours, and their number, the *width*,
+is a power of two: one, or else four or more, filled up with categories of weight zero. A block has ``CELLS``
+cells whatever the width, and a node has four rows of them, one for each state. A vector holds neighbouring
+cells, so that one vector of an entry of P serves all patterns; where the width is above the number of lanes,
+several vectors take turns, and their number is that of the *phases*. The message of a leaf is looked up by
+its code, a set of states, in a table of sums of P's columns. A node's D takes the place of its message.
+
+Blocks stay in cache, and a piece of work is one tree in some blocks, over which G is gathered. A pattern has
+one scaling factor for all categories, and it is the partial that is scaled (see `_jc_kernel`).
 """
 
 import math
@@ -32,28 +38,40 @@ from numba import njit, types
 from numba.extending import overload
 
 from vbpi_mix.likelihood._board import GRADIENT, HELP, finish, next_piece, post
-from vbpi_mix.likelihood._model_kernel import add_rate_matrix, add_to_derivatives
+from vbpi_mix.likelihood._model_kernel import CODES, add_rate_matrix, add_to_derivatives
 from vbpi_mix.likelihood._simd import (
     Vector,
+    constant,
+    exponent_to_unit,
+    fours,
     horizontal_sum,
     load,
+    maximum,
     num_lanes,
-    spread,
+    scale_to_unit,
     store,
+    store_four,
     to_float64,
+    transpose_fours,
     zeros,
 )
 from vbpi_mix.likelihood._sites import add_log_likelihood
 
-BLOCK = 32
-"""Patterns in a block; a multiple of the lanes of a vector of any type."""
-GROUP = 4
-"""Blocks in a piece of work."""
-ROW = 4 * BLOCK
-"""Numbers that a block has for a node and category: four states a pattern."""
+CELLS = 128
+"""Cells in a block; a multiple of twice the lanes of a vector of any type, and of twice any width."""
+ROW = CELLS + 16
+"""Distance of rows of cells in memory: no power of two, as those get in the way of each other in caches."""
+NODE = 4 * ROW
+"""Numbers that a block has for a node: a row of cells for every state."""
+GATHER = 16
+"""Blocks over which G is gathered before it is added up in float64."""
 SITE_ROWS = 4
 """Rows of a block's own workspace: site likelihoods (then weight over likelihood), exponents, what of the
 likelihoods is that of invariable sites, and whether what evolves counts beside it (1 or 0)."""
+SPARE_ROWS = 2
+"""Rows of cells beside those of factors: exponents, and one for anything."""
+SPARE_NODES = 4
+"""Nodes beside those of messages and partials: U of a node's two children, root weights, a leaf's partial."""
 _NEGLIGIBLE = 100
 """Exponent of two by which a number must exceed another for that to count for nothing."""
 
@@ -63,33 +81,26 @@ def accumulate(
     board,
     generation,
     mode,
-    tips,
+    blocks_of_piece,
+    codes,
+    leaf_partials,
     common,
     weights,
     children,
-    branch_lengths,
     frequencies,
-    rates,
     invariable,
-    right,
-    left,
     transitions,
-    slopes,
-    divided,
+    leaf_messages,
     root_weights,
     is_scaled,
-    messages,
-    partials,
-    factors,
-    ratios,
+    nodes,
+    rows,
     sites,
-    cotangents,
-    work,
+    gathered,
     log_likelihood,
-    gradient,
-    spectral,
-    d_rates,
-    d_roots,
+    cotangents,
+    by_root,
+    by_constant,
 ):
     """What the patterns of each of some groups of blocks contribute to every tree.
 
@@ -97,37 +108,31 @@ def accumulate(
         board: Where pieces of work, one tree in one group each, are taken from; see `_board`.
         generation: Of the arrays below.
         mode: `VALUE` or `GRADIENT` to post a job and work on it; `HELP` to help with jobs until they cease.
-        tips: Leaf partials [block, taxon, BLOCK, 4].
-        common: One for the states that all leaves allow, else zero [block, BLOCK, 4] float64.
-        weights: Pattern weights [block, BLOCK] float64; zero for padding.
+        blocks_of_piece: Blocks in a group.
+        codes: Sets of states of the leaves [block, taxon, pattern] uint8.
+        leaf_partials: Partial of every code, the same for all categories [1, CODES, 4, width].
+        common: One for the states that all leaves allow, else zero [block, pattern, 4] float64.
+        weights: Pattern weights [block, site] float64; zero for padding.
         children: Topologies [tree, internal, 2].
-        branch_lengths: Branch lengths [tree, edge].
         frequencies: See `_model_kernel.plan`; so are the others down to `is_scaled`.
-        rates: Rates of the categories [tree, category].
         invariable: Probabilities of invariable sites [tree].
-        right: Right eigenvectors [tree, 4, 4].
-        left: Their inverses [tree, 4, 4].
-        transitions: Of every branch [tree, edge, category, 2, 4, lane].
-        slopes: Of every branch [tree, edge, category, 4].
-        divided: Of every branch [tree, edge, category, 4, 4].
-        root_weights: Of every category [tree, category, lane].
+        transitions: Of the branches of internal nodes [tree, internal, phase, 16, lane].
+        leaf_messages: Of every leaf and code [tree, taxon, CODES, 4, width].
+        root_weights: Of every state [tree, phase, 4, lane].
         is_scaled: Nodes to scale [tree, internal].
-        messages: Any content [node, category, BLOCK, 4].
-        partials: Any content [internal, category, BLOCK, 4].
-        factors: Any content [internal, BLOCK].
-        ratios: Any content [BLOCK, 4].
-        sites: Any content [SITE_ROWS, BLOCK] float64.
-        cotangents: Any content [edge, category, 4, 4] float64.
-        work: Any content [2 or more, 16] float64.
+        nodes: Any content: messages and partials of internal nodes, messages of leaves, spare nodes
+            [2 internal + taxon + SPARE_NODES, 4, ROW].
+        rows: Any content: factors, spare rows [internal + SPARE_ROWS, CELLS].
+        sites: Any content [SITE_ROWS, site] float64; the patterns of a block are the first of the sites.
+        gathered: Any content [edge + 1, phase, 12, lane].
         log_likelihood: Filled with the sums of weight log f [group, tree].
-        gradient: Filled, for `GRADIENT`, with the derivatives by branch lengths [group, tree, edge]; and:
-        spectral: See `_model_kernel.add_to_derivatives` [group, tree, 4, 4].
-        d_rates: Derivatives by rates [group, tree, category].
-        d_roots: Derivatives by root weights; the last row, by those of invariable sites [group, tree,
-            category + 1, 4].
+        cotangents: Filled, for `GRADIENT`, with ``G[x, y]`` in row 3 x + y of 13
+            [group, tree, 13, cell of the edges]; and:
+        by_root: Derivatives by weight times frequency [group, tree, 4, width].
+        by_constant: Derivatives by the root weights of invariable sites [group, tree, 4].
     """
     num_trees = children.shape[0]
-    num_blocks = tips.shape[0]
+    num_blocks = codes.shape[0]
     pieces = log_likelihood.shape[0] * num_trees
     if mode != HELP:
         post(board, pieces, generation, mode)
@@ -138,48 +143,54 @@ def accumulate(
         group, tree = piece // num_trees, piece % num_trees
         total = 0.0
         if job == GRADIENT:
-            cotangents[:] = 0.0
-            d_roots[group, tree] = 0.0
-        for block in range(group * GROUP, min((group + 1) * GROUP, num_blocks)):
-            sites[:3] = 0.0
-            sites[3] = 1.0
+            gathered[:] = 0
+            cotangents[group, tree] = 0.0
+            by_root[group, tree] = 0.0
+            by_constant[group, tree] = 0.0
+        sites[0] = 1.0
+        sites[1:3] = 0.0
+        sites[3] = 1.0
+        start = group * blocks_of_piece
+        stop = min(start + blocks_of_piece, num_blocks)
+        for block in range(start, stop):
             _post_order(
-                block, tips, children[tree], root_weights[tree], transitions[tree], is_scaled[tree],
-                messages, partials, factors, sites,
+                codes[block], children[tree], root_weights[tree], transitions[tree], leaf_messages[tree],
+                is_scaled[tree], nodes, rows, sites,
             )  # fmt: skip
             if invariable[tree] > 0.0:
                 _add_invariable(invariable[tree], frequencies[tree], common[block], sites)
-            total += add_log_likelihood(block * BLOCK, weights, sites, BLOCK)
+            total += add_log_likelihood(block * sites.shape[1], weights, sites, sites.shape[1])
             if job == GRADIENT:
-                by_root = d_roots[group, tree]
                 if invariable[tree] > 0.0:
-                    _by_invariable(frequencies[tree], invariable[tree], common[block], sites, by_root[-1])
+                    _by_invariable(
+                        frequencies[tree], invariable[tree], common[block], sites, by_constant[group, tree]
+                    )
                 _pre_order(
-                    block, tips, children[tree], root_weights[tree], transitions[tree], is_scaled[tree],
-                    messages, partials, factors, ratios, sites, cotangents, by_root,
+                    codes[block], leaf_partials, children[tree], root_weights[tree], transitions[tree],
+                    is_scaled[tree], nodes, rows, sites, gathered,
                 )  # fmt: skip
+                if block == stop - 1 or (block - start) % GATHER == GATHER - 1:
+                    _add_gathered(gathered, cotangents[group, tree], by_root[group, tree])
         log_likelihood[group, tree] = total
-        if job == GRADIENT:
-            add_to_derivatives(
-                branch_lengths[tree], rates[tree], right[tree], left[tree], slopes[tree], divided[tree],
-                cotangents, work, gradient[group, tree], spectral[group, tree], d_rates[group, tree],
-            )  # fmt: skip
         finish(board)
 
 
 @njit(cache=True, nogil=True)
 def collect(
+    branch_lengths,
     frequencies,
     exchangeabilities,
+    rates,
     weights,
     invariable,
+    values,
     right,
     left,
+    change,
     log_likelihood,
-    gradient,
-    spectral,
-    d_rates,
-    d_roots,
+    cotangents,
+    by_root,
+    by_constant,
     work,
     value,
     by_length,
@@ -192,18 +203,21 @@ def collect(
     """Add up the groups, in their order, and finish the derivatives by parameters.
 
     Args:
+        branch_lengths: Branch lengths [tree, edge].
         frequencies: Of the states [tree, 4].
         exchangeabilities: [tree, 6].
+        rates: Rates of the categories [tree, category].
         weights: Probabilities of the categories [tree, category].
         invariable: Probabilities of invariable sites [tree].
+        values: Of `_model_kernel.plan`; so are the others down to `change` [tree, 4].
         right: Right eigenvectors [tree, 4, 4].
         left: Their inverses [tree, 4, 4].
+        change: What exponentials exceed one by [tree, 3, cell of the edges].
         log_likelihood: Of `accumulate` [group, tree].
-        gradient: Of `accumulate` [group, tree, edge].
-        spectral: Of `accumulate` [group, tree, 4, 4]; added up in place.
-        d_rates: Of `accumulate` [group, tree, category].
-        d_roots: Of `accumulate` [group, tree, category + 1, 4]; added up in place.
-        work: Workspace [2 or more, 16].
+        cotangents: Of `accumulate` [group, tree, 13, cell of the edges]; added up in place.
+        by_root: Of `accumulate` [group, tree, 4, width]; added up in place.
+        by_constant: Of `accumulate` [group, tree, 4]; added up in place.
+        work: Workspace [WORK].
         value: Filled with log-likelihoods [tree].
         by_length: Filled with derivatives by branch lengths [tree, edge]; of no tree where only the value is
             wanted. So are the others.
@@ -225,188 +239,236 @@ def collect(
         by_invariable[tree] = 0.0
         if value[tree] == -np.inf:
             continue
-        for group in range(log_likelihood.shape[0]):
-            by_length[tree] += gradient[group, tree]
-            by_rate[tree] += d_rates[group, tree]
-            if group > 0:
-                spectral[0, tree] += spectral[group, tree]
-                d_roots[0, tree] += d_roots[group, tree]
-        roots = d_roots[0, tree]
+        for group in range(1, log_likelihood.shape[0]):
+            cotangents[0, tree] += cotangents[group, tree]
+            by_root[0, tree] += by_root[group, tree]
+            by_constant[0, tree] += by_constant[group, tree]
         for x in range(4):
             for c in range(weights.shape[1]):
-                by_weight[tree, c] += frequencies[tree, x] * roots[c, x]
-                by_frequency[tree, x] += weights[tree, c] * roots[c, x]
-            by_invariable[tree] += frequencies[tree, x] * roots[-1, x]
-            by_frequency[tree, x] += invariable[tree] * roots[-1, x]
+                by_weight[tree, c] += frequencies[tree, x] * by_root[0, tree, x, c]
+                by_frequency[tree, x] += weights[tree, c] * by_root[0, tree, x, c]
+            by_invariable[tree] += frequencies[tree, x] * by_constant[0, tree, x]
+            by_frequency[tree, x] += invariable[tree] * by_constant[0, tree, x]
+        add_to_derivatives(
+            branch_lengths[tree], rates[tree], values[tree], right[tree], left[tree], change[tree],
+            cotangents[0, tree], by_root.shape[3], work, by_length[tree], by_rate[tree],
+        )  # fmt: skip
         add_rate_matrix(
-            frequencies[tree], exchangeabilities[tree], right[tree], left[tree], spectral[0, tree], work,
+            frequencies[tree], exchangeabilities[tree], right[tree], left[tree], work,
             by_frequency[tree], by_exchangeability[tree],
         )  # fmt: skip
 
 
-def _sum_patterns(value: Any) -> Any:
-    """Four states in float64; those of two patterns are added."""
-    raise NotImplementedError("only compiled code may call this")
-
-
-@overload(_sum_patterns)
-def _typed_sum_patterns(value):
-    if not isinstance(value, Vector):
-        return None
-    if value.element == types.float64:
-        return lambda value: value
-    return lambda value: to_float64(value, 0) + to_float64(value, 1)
-
-
-def _add_states(value: Any, sites: Any, pattern: Any) -> Any:
-    """Add the sum over states of each pattern of a vector to the entries of `sites` from a pattern on."""
-    raise NotImplementedError("only compiled code may call this")
-
-
-@overload(_add_states)
-def _typed_add_states(value, sites, pattern):
-    if not isinstance(value, Vector):
-        return None
-
-    def wide(value, sites, pattern):
-        sites[0, pattern] += horizontal_sum(value)
-
-    def narrow(value, sites, pattern):
-        sites[0, pattern] += horizontal_sum(to_float64(value, 0))
-        sites[0, pattern + 1] += horizontal_sum(to_float64(value, 1))
-
-    return wide if value.element == types.float64 else narrow
-
-
 @njit(forceinline=True)
-def _matrix(matrices, at):
-    """Four rows, or columns, of a matrix."""
-    lanes = num_lanes(matrices)
+def _four(array, at):
+    """Vectors of the four states."""
     return (
-        load(matrices, at),
-        load(matrices, at + lanes),
-        load(matrices, at + 2 * lanes),
-        load(matrices, at + 3 * lanes),
+        load(array, at),
+        load(array, at + ROW),
+        load(array, at + 2 * ROW),
+        load(array, at + 3 * ROW),
     )
 
 
 @njit(forceinline=True)
-def _combination(matrix, array, at):
-    """Sum of a matrix's rows, or columns, times the four numbers of each pattern of a vector."""
-    return (matrix[0] * spread(array, at, 0) + matrix[1] * spread(array, at, 1)) + (
-        matrix[2] * spread(array, at, 2) + matrix[3] * spread(array, at, 3)
-    )
+def _store_four(array, at, x):
+    store(array, at, x[0])
+    store(array, at + ROW, x[1])
+    store(array, at + 2 * ROW, x[2])
+    store(array, at + 3 * ROW, x[3])
 
 
 @njit(forceinline=True)
-def _add_outer(total, u, array, at):
-    """Add ``u[x] L[y]`` to G, whose columns y are those of `total`."""
-    return (
-        total[0] + u * spread(array, at, 0),
-        total[1] + u * spread(array, at, 1),
-        total[2] + u * spread(array, at, 2),
-        total[3] + u * spread(array, at, 3),
-    )
+def _product(a, b):
+    return (a[0] * b[0], a[1] * b[1], a[2] * b[2], a[3] * b[3])
 
 
 @njit(forceinline=True)
-def _no_outer(array):
-    return (zeros(array), zeros(array), zeros(array), zeros(array))
+def _times(matrices, at, stride, a, b):
+    """A row or column of a matrix, with so much from entry to entry, times each of two sets of vectors."""
+    entry = load(matrices, at)
+    u, v = entry * a[0], entry * b[0]
+    entry = load(matrices, at + stride)
+    u, v = u + entry * a[1], v + entry * b[1]
+    entry = load(matrices, at + 2 * stride)
+    u, v = u + entry * a[2], v + entry * b[2]
+    entry = load(matrices, at + 3 * stride)
+    return u + entry * a[3], v + entry * b[3]
 
 
 @njit(forceinline=True)
-def _add_cotangent(cotangents, at, total):
-    store(cotangents, at, load(cotangents, at) + _sum_patterns(total[0]))
-    store(cotangents, at + 4, load(cotangents, at + 4) + _sum_patterns(total[1]))
-    store(cotangents, at + 8, load(cotangents, at + 8) + _sum_patterns(total[2]))
-    store(cotangents, at + 12, load(cotangents, at + 12) + _sum_patterns(total[3]))
+def _multiply(matrices, at, row, column, a, b, nodes, to, to_second):
+    """Store a matrix, whose rows and columns are so many entries apart, times two sets of four vectors."""
+    lanes = num_lanes(nodes)
+    a0, b0 = _times(matrices, at, column * lanes, a, b)
+    a1, b1 = _times(matrices, at + row * lanes, column * lanes, a, b)
+    a2, b2 = _times(matrices, at + 2 * row * lanes, column * lanes, a, b)
+    a3, b3 = _times(matrices, at + 3 * row * lanes, column * lanes, a, b)
+    _store_four(nodes, to, (a0, a1, a2, a3))
+    _store_four(nodes, to_second, (b0, b1, b2, b3))
+
+
+@njit(forceinline=True)
+def _carry(matrices, at, row, column, nodes, source, to):
+    """Multiply the four numbers of each cell of a node by a matrix; see `_multiply`."""
+    lanes = num_lanes(nodes)
+    phases = matrices.shape[1]
+    step = phases * lanes
+    for phase in range(phases):
+        start = at + phase * 16 * lanes
+        for k in range(phase * lanes, CELLS, 2 * step):
+            a, b = _four(nodes, source + k), _four(nodes, source + k + step)
+            _multiply(matrices, start, row, column, a, b, nodes, to + k, to + k + step)
+
+
+@njit(forceinline=True)
+def _look_up(table, position, codes, leaf, nodes, to):
+    """Fill a node's rows with what a table [position, CODES, 4, width] has for the codes of a leaf."""
+    lanes = num_lanes(nodes)
+    width = table.shape[3]
+    start = position * CODES * 4 * width
+    further = lanes - 4  # a vector of eight takes its second four from there
+    if width == 1:
+        for k in range(0, CELLS, lanes):
+            j = k + further
+            a = fours(table, start + 4 * np.intp(codes[leaf, k]), start + 4 * np.intp(codes[leaf, j]))
+            b = fours(table, start + 4 * np.intp(codes[leaf, k + 1]), start + 4 * np.intp(codes[leaf, j + 1]))
+            c = fours(table, start + 4 * np.intp(codes[leaf, k + 2]), start + 4 * np.intp(codes[leaf, j + 2]))
+            d = fours(table, start + 4 * np.intp(codes[leaf, k + 3]), start + 4 * np.intp(codes[leaf, j + 3]))
+            _store_four(nodes, to + k, transpose_fours(a, b, c, d))
+    else:
+        shift = 2
+        while 1 << shift < width:
+            shift += 1
+        for k in range(0, CELLS, lanes):
+            j = k + further
+            a = start + (np.intp(codes[leaf, k >> shift]) << (shift + 2)) + (k & (width - 1))
+            b = start + (np.intp(codes[leaf, j >> shift]) << (shift + 2)) + (j & (width - 1))
+            found = (
+                fours(table, a, b),
+                fours(table, a + width, b + width),
+                fours(table, a + 2 * width, b + 2 * width),
+                fours(table, a + 3 * width, b + 3 * width),
+            )
+            _store_four(nodes, to + k, found)
+
+
+@njit(forceinline=True)
+def _join(nodes, first, second, to):
+    """Partial of a node from its children's messages."""
+    for k in range(0, CELLS, num_lanes(nodes)):
+        _store_four(nodes, to + k, _product(_four(nodes, first + k), _four(nodes, second + k)))
+
+
+@njit(forceinline=True)
+def _join_and_send(matrices, at, nodes, first, second, partial, to):
+    """Partial and message of a node from its children's messages."""
+    lanes = num_lanes(nodes)
+    phases = matrices.shape[1]
+    step = phases * lanes
+    for phase in range(phases):
+        start = at + phase * 16 * lanes
+        for k in range(phase * lanes, CELLS, 2 * step):
+            a = _product(_four(nodes, first + k), _four(nodes, second + k))
+            b = _product(_four(nodes, first + k + step), _four(nodes, second + k + step))
+            _store_four(nodes, partial + k, a)
+            _store_four(nodes, partial + k + step, b)
+            _multiply(matrices, start, 4, 1, a, b, nodes, to + k, to + k + step)
+
+
+@njit(forceinline=True)
+def _message(node, num_taxa):
+    """Position of a node's message."""
+    return (node - num_taxa if node >= num_taxa else 2 * (num_taxa - 2) + node) * NODE
 
 
 @njit(nogil=True)
-def _send(array, at, transitions, matrix_at, messages, to):
-    """Message of a node in one category, from its partials in an array."""
-    columns = _matrix(transitions, matrix_at)
-    for k in range(0, ROW, num_lanes(messages)):
-        store(messages, to + k, _combination(columns, array, at + k))
-
-
-@njit(nogil=True)
-def _carry_down(transitions, matrix_at, messages, at):
-    """D of a node in one category, in the place of its U."""
-    rows = _matrix(transitions, matrix_at + 4 * num_lanes(messages))
-    for k in range(at, at + ROW, num_lanes(messages)):
-        store(messages, k, _combination(rows, messages, k))
-
-
-@njit(nogil=True)
-def _post_order(
-    block, tips, children, root_weights, transitions, is_scaled, messages, partials, factors, sites
-):
+def _post_order(codes, children, root_weights, transitions, leaf_messages, is_scaled, nodes, rows, sites):
     """Messages and partials of all nodes; site likelihoods and exponents into `sites`."""
     num_internal = children.shape[0]
     num_taxa = num_internal + 2
-    num_categories = transitions.shape[1]
-    lanes = num_lanes(messages)
-    size = 8 * lanes
+    size = transitions.size // transitions.shape[0]
+    partials = num_internal * NODE
+    rows[num_internal] = 0
     for leaf in range(num_taxa):
-        for category in range(num_categories):
-            edge_category = leaf * num_categories + category
-            _send(
-                tips, (block * num_taxa + leaf) * ROW, transitions, edge_category * size, messages,
-                edge_category * ROW,
-            )  # fmt: skip
+        _look_up(leaf_messages, leaf, codes, leaf, nodes, _message(leaf, num_taxa))
     for i in range(num_internal):
         first, second = np.intp(children[i, 0]), np.intp(children[i, 1])
-        for category in range(num_categories):
-            to = (i * num_categories + category) * ROW
-            at_first = (first * num_categories + category) * ROW
-            at_second = (second * num_categories + category) * ROW
-            for k in range(0, ROW, lanes):
-                store(partials, to + k, load(messages, at_first + k) * load(messages, at_second + k))
+        partial = partials + i * NODE
+        at_first, at_second = _message(first, num_taxa), _message(second, num_taxa)
+        if i < num_internal - 1 and not is_scaled[i]:
+            _join_and_send(transitions, i * size, nodes, at_first, at_second, partial, i * NODE)
+            continue
+        _join(nodes, at_first, at_second, partial)
         if is_scaled[i]:
-            _scale(partials[i], factors[i], sites)
-        if i < num_internal - 1:
-            for category in range(num_categories):
-                edge_category = (num_taxa + i) * num_categories + category
-                _send(
-                    partials, (i * num_categories + category) * ROW, transitions, edge_category * size,
-                    messages, edge_category * ROW,
-                )  # fmt: skip
-    for category in range(num_categories):
-        at_top = ((num_internal - 1) * num_categories + category) * ROW
-        at_last = ((num_taxa - 1) * num_categories + category) * ROW
-        weight = load(root_weights, category * lanes)
-        for k in range(0, ROW, lanes):
-            product = load(partials, at_top + k) * load(messages, at_last + k)
-            _add_states(weight * product, sites, k // 4)
+            _scale(nodes, partial, rows, i, codes.shape[1])
+            if i < num_internal - 1:
+                _carry(transitions, i * size, 4, 1, nodes, partial, i * NODE)
+    top, last = 2 * partials - NODE, _message(num_taxa - 1, num_taxa)
+    _site_likelihoods(codes.shape[1], top, last, root_weights, nodes, rows, sites)
 
 
 @njit(nogil=True)
-def _scale(partials, factors, sites):
+def _scale(nodes, at, rows, i, num_patterns):
     """Bring the largest partial of each pattern into [1/2, 1); keep the factor, add its exponent."""
-    for pattern in range(BLOCK):
-        largest = partials[0, pattern, 0]
-        for category in range(partials.shape[0]):
-            for x in range(4):
-                largest = max(largest, partials[category, pattern, x])
-        _, exponent = math.frexp(largest)
-        factor = math.ldexp(1.0, -exponent)
-        factors[pattern] = factor
-        sites[1, pattern] += exponent
-        for category in range(partials.shape[0]):
-            for x in range(4):
-                partials[category, pattern, x] *= factors[pattern]
+    num_internal = rows.shape[0] - SPARE_ROWS
+    width = CELLS // num_patterns
+    lanes = num_lanes(nodes)
+    factors, exponents = i * CELLS, num_internal * CELLS
+    for k in range(0, CELLS, lanes):
+        x = _four(nodes, at + k)
+        store(rows, factors + k, maximum(maximum(x[0], x[1]), maximum(x[2], x[3])))
+    if width > 1:
+        for start in range(0, CELLS, width):
+            largest = rows[i, start]
+            for cell in range(start + 1, start + width):
+                largest = max(largest, rows[i, cell])
+            for cell in range(start, start + width):
+                rows[i, cell] = largest
+    for k in range(0, CELLS, lanes):
+        largest = load(rows, factors + k)
+        factor = scale_to_unit(largest)
+        store(rows, exponents + k, load(rows, exponents + k) + exponent_to_unit(largest))
+        store(rows, factors + k, factor)
+        _store_four(nodes, at + k, _product(_four(nodes, at + k), (factor, factor, factor, factor)))
+
+
+@njit(nogil=True)
+def _site_likelihoods(num_patterns, top, last, root_weights, nodes, rows, sites):
+    """Likelihoods and exponents of patterns, from the top node's partial and the last leaf's message."""
+    width = CELLS // num_patterns
+    lanes = num_lanes(nodes)
+    phases = root_weights.shape[0]
+    exponents, by_cell = rows[rows.shape[0] - 2], rows[rows.shape[0] - 1]
+    for phase in range(phases):
+        w0, w1 = load(root_weights, phase * 4 * lanes), load(root_weights, (phase * 4 + 1) * lanes)
+        w2, w3 = load(root_weights, (phase * 4 + 2) * lanes), load(root_weights, (phase * 4 + 3) * lanes)
+        for k in range(phase * lanes, CELLS, phases * lanes):
+            x = _product(_four(nodes, top + k), _four(nodes, last + k))
+            store(by_cell, k, (w0 * x[0] + w1 * x[1]) + (w2 * x[2] + w3 * x[3]))
+    likelihoods, site_exponents = sites[0], sites[1]
+    for pattern in range(num_patterns):
+        cell = pattern * width
+        site_exponents[pattern] = exponents[cell]
+        likelihood = by_cell[cell]
+        if width >= 4:
+            likelihood = (by_cell[cell] + by_cell[cell + 1]) + (by_cell[cell + 2] + by_cell[cell + 3])
+            for further in range(cell + 4, cell + width):
+                likelihood += by_cell[further]
+        likelihoods[pattern] = likelihood
 
 
 @njit(nogil=True)
 def _add_invariable(invariable, frequencies, common, sites):
     """Add the likelihood of invariable sites to the site likelihoods, where all leaves allow one state."""
-    for pattern in range(BLOCK):
+    for pattern in range(common.shape[0]):
         likelihood = 0.0
         for x in range(4):
             likelihood += frequencies[x] * common[pattern, x]
         likelihood *= invariable
         mantissa, exponent = math.frexp(likelihood)
+        sites[2, pattern] = 0.0
+        sites[3, pattern] = 1.0
         if mantissa > 0.0:
             shift = exponent - int(sites[1, pattern])
             if shift < _NEGLIGIBLE:
@@ -422,7 +484,7 @@ def _add_invariable(invariable, frequencies, common, sites):
 @njit(nogil=True)
 def _by_invariable(frequencies, invariable, common, sites, by_root):
     """Add the derivatives by the root weights of invariable sites; `sites` holds weight / f."""
-    for pattern in range(BLOCK):
+    for pattern in range(common.shape[0]):
         if sites[2, pattern] > 0.0:
             likelihood = 0.0
             for x in range(4):
@@ -434,100 +496,197 @@ def _by_invariable(frequencies, invariable, common, sites, by_root):
 
 @njit(nogil=True)
 def _pre_order(
-    block, tips, children, root_weights, transitions, is_scaled, messages, partials, factors, ratios, sites,
-    cotangents, by_root,
-):  # fmt: skip
-    """G of all branches, and derivatives by root weights; weight / f is in `sites`."""
+    codes,
+    leaf_partials,
+    children,
+    root_weights,
+    transitions,
+    is_scaled,
+    nodes,
+    rows,
+    sites,
+    gathered,
+):
+    """G of all branches, and derivatives by root weights, added to `gathered`; weight / f is in `sites`."""
     num_internal = children.shape[0]
     num_taxa = num_internal + 2
-    num_categories = transitions.shape[1]
-    lanes = num_lanes(messages)
-    for pattern in range(BLOCK):
-        for x in range(4):
-            ratios[pattern, x] = sites[0, pattern] * sites[3, pattern]
-    _start(num_taxa, block, tips, root_weights, messages, partials, ratios, cotangents, by_root)
-    for i in range(num_internal - 1, -1, -1):
-        node = num_taxa + i
-        first, second = np.intp(children[i, 0]), np.intp(children[i, 1])
-        if is_scaled[i]:
-            _rescale(messages[node], factors[i])
-        for category in range(num_categories):
-            _descend(node, first, second, category, block, num_taxa, tips, partials, messages, cotangents)
-        for child in (first, second):
-            if child >= num_taxa:
-                for category in range(num_categories):
-                    edge_category = child * num_categories + category
-                    _carry_down(transitions, edge_category * 8 * lanes, messages, edge_category * ROW)
+    size = transitions.size // transitions.shape[0]
+    gathered_size = gathered.size // gathered.shape[0]
+    partials = num_internal * NODE
+    spare = _message(num_taxa - 1, num_taxa) + NODE
+    root, leaf = spare + 2 * NODE, spare + 3 * NODE
+    top = 2 * partials - NODE
+    _start(
+        codes.shape[1], top, spare - NODE, root, partials - NODE, root_weights, nodes, rows, sites, gathered
+    )
+    for i in range(num_internal, -1, -1):
+        is_root = i == num_internal  # above the top node, and the last leaf its only child
+        outer = root if is_root else i * NODE
+        if not is_root and is_scaled[i]:
+            _rescale(nodes, outer, rows, i * CELLS)
+        for side in range(1 if is_root else 2):
+            child = num_taxa - 1 if is_root else np.intp(children[i, side])
+            message = top if is_root else _message(np.intp(children[i, 1 - side]), num_taxa)
+            partial = partials + (child - num_taxa) * NODE
+            if child < num_taxa:
+                partial = leaf
+                _look_up(leaf_partials, 0, codes, child, nodes, leaf)
+            _gather(nodes, outer, message, partial, spare + side * NODE, gathered, child * gathered_size)
+        for side in range(0 if is_root else 2):
+            below = np.intp(children[i, side]) - num_taxa
+            if below >= 0:
+                _carry(transitions, below * size, 1, 4, nodes, spare + side * NODE, below * NODE)
 
 
 @njit(nogil=True)
-def _rescale(messages, factors):
-    """Multiply a node's D by the factors of its partials."""
-    for category in range(messages.shape[0]):
-        for pattern in range(BLOCK):
-            for x in range(4):
-                messages[category, pattern, x] *= factors[pattern]
+def _start(num_patterns, top, last, root, outer, root_weights, nodes, rows, sites, gathered):
+    """D of the top node and derivatives by root weights.
 
-
-@njit(nogil=True)
-def _start(num_taxa, block, tips, root_weights, messages, partials, ratios, cotangents, by_root):
-    """D of the top node, G of the last leaf's branch, and derivatives by root weights."""
-    num_categories = root_weights.shape[0]
-    lanes = num_lanes(messages)
-    top, last = num_taxa - 3, num_taxa - 1
-    at_tip = (block * num_taxa + last) * ROW
-    for category in range(num_categories):
-        at_partial = (top * num_categories + category) * ROW
-        at_outer = ((num_taxa + top) * num_categories + category) * ROW
-        at_last = (last * num_categories + category) * ROW
-        root_weight = load(root_weights, category * lanes)
-        total, by_weight = _no_outer(messages), zeros(messages)
-        for k in range(0, ROW, lanes):
-            ratio = load(ratios, k)
-            partial = load(partials, at_partial + k)
-            outer = ratio * load(messages, at_last + k)
-            by_weight = by_weight + partial * outer
-            store(messages, at_outer + k, root_weight * outer)
-            total = _add_outer(total, ratio * (root_weight * partial), tips, at_tip + k)
-        _add_cotangent(cotangents, (last * num_categories + category) * 16, total)
-        store(by_root, category * 4, load(by_root, category * 4) + _sum_patterns(by_weight))
-
-
-@njit(nogil=True)
-def _descend(node, first, second, category, block, num_taxa, tips, partials, messages, cotangents):
-    """U of a node's children in the place of their messages, and G of their branches; of one category."""
-    num_categories = partials.shape[1]
-    outer = (node * num_categories + category) * ROW
-    a = (first * num_categories + category) * ROW
-    b = (second * num_categories + category) * ROW
-    to_a = (first * num_categories + category) * 16
-    to_b = (second * num_categories + category) * 16
-    above = num_taxa * num_categories * ROW
-    leaves = block * num_taxa * ROW
-    if first < num_taxa:
-        leaf_a = leaves + first * ROW
-        if second < num_taxa:
-            leaf_b = leaves + second * ROW
-            _share(outer, a, b, tips, leaf_a, tips, leaf_b, messages, cotangents, to_a, to_b)
+    Args:
+        num_patterns: Patterns of a block.
+        top: Position of the top node's partial.
+        last: Position of the last leaf's message.
+        root: Position to fill with root weights times weight / f: times `top`, they are U of the last leaf.
+        outer: Position to fill with D of the top node.
+        root_weights: See `accumulate`.
+        nodes: See `accumulate`.
+        rows: See `accumulate`.
+        sites: See `accumulate`; weight / f and whether it counts.
+        gathered: Derivatives by root weights are added to the beginning of its last row, one for each state.
+    """
+    width = CELLS // num_patterns
+    lanes = num_lanes(nodes)
+    phases = root_weights.shape[0]
+    ratios = rows[rows.shape[0] - 1]
+    weights, counts = sites[0], sites[3]
+    for pattern in range(num_patterns):
+        ratio = weights[pattern] * counts[pattern]
+        if width == 1:
+            ratios[pattern] = ratio
         else:
-            _share(outer, a, b, tips, leaf_a, partials, b - above, messages, cotangents, to_a, to_b)
-    elif second < num_taxa:
-        leaf_b = leaves + second * ROW
-        _share(outer, a, b, partials, a - above, tips, leaf_b, messages, cotangents, to_a, to_b)
-    else:
-        _share(outer, a, b, partials, a - above, partials, b - above, messages, cotangents, to_a, to_b)
+            for cell in range(pattern * width, (pattern + 1) * width, 4):
+                store_four(ratios, cell, constant(zeros(sites), ratio))
+    to = gathered.size - gathered.size // gathered.shape[0]
+    for phase in range(phases):
+        first = phase * 4 * lanes
+        w = (
+            load(root_weights, first),
+            load(root_weights, first + lanes),
+            load(root_weights, first + 2 * lanes),
+            load(root_weights, first + 3 * lanes),
+        )
+        total = (zeros(nodes), zeros(nodes), zeros(nodes), zeros(nodes))
+        for k in range(phase * lanes, CELLS, phases * lanes):
+            ratio = load(ratios, k)
+            ratio = (ratio, ratio, ratio, ratio)
+            message = _product(ratio, _four(nodes, last + k))
+            x = _product(message, _four(nodes, top + k))
+            total = (total[0] + x[0], total[1] + x[1], total[2] + x[2], total[3] + x[3])
+            _store_four(nodes, outer + k, _product(w, message))
+            _store_four(nodes, root + k, _product(w, ratio))
+        here = to + phase * 12 * lanes
+        _keep_three(gathered, here, total)
+        here += 3 * lanes
+        store(gathered, here, load(gathered, here) + total[3])
 
 
 @njit(nogil=True)
-def _share(outer, a, b, array_a, at_a, array_b, at_b, messages, cotangents, to_a, to_b):
-    """U of two siblings and G of their branches, from D of their parent, their messages and partials."""
-    total_a, total_b = _no_outer(messages), _no_outer(messages)
-    for k in range(0, ROW, num_lanes(messages)):
-        d = load(messages, outer + k)
-        u_a, u_b = d * load(messages, b + k), d * load(messages, a + k)
-        total_a = _add_outer(total_a, u_a, array_a, at_a + k)
-        total_b = _add_outer(total_b, u_b, array_b, at_b + k)
-        store(messages, a + k, u_a)
-        store(messages, b + k, u_b)
-    _add_cotangent(cotangents, to_a, total_a)
-    _add_cotangent(cotangents, to_b, total_b)
+def _rescale(nodes, at, rows, factors):
+    """Multiply a node's D by the factors of its partials."""
+    for k in range(0, CELLS, num_lanes(nodes)):
+        factor = load(rows, factors + k)
+        _store_four(nodes, at + k, _product(_four(nodes, at + k), (factor, factor, factor, factor)))
+
+
+@njit(forceinline=True)
+def _add_three(total, u, difference):
+    return (
+        total[0] + u * difference[0],
+        total[1] + u * difference[1],
+        total[2] + u * difference[2],
+    )
+
+
+@njit(forceinline=True)
+def _keep_three(gathered, at, total):
+    lanes = num_lanes(gathered)
+    store(gathered, at, load(gathered, at) + total[0])
+    store(gathered, at + lanes, load(gathered, at + lanes) + total[1])
+    store(gathered, at + 2 * lanes, load(gathered, at + 2 * lanes) + total[2])
+
+
+@njit(forceinline=True)
+def _gather(nodes, outer, message, partial, to, gathered, at):
+    """U of a node from D of its parent and its sibling's message, and G of its branch."""
+    lanes = num_lanes(nodes)
+    phases = gathered.shape[1]
+    for phase in range(phases):
+        none = (zeros(nodes), zeros(nodes), zeros(nodes))
+        g0, g1, g2, g3 = none, none, none, none
+        for k in range(phase * lanes, CELLS, phases * lanes):
+            last = load(nodes, partial + 3 * ROW + k)
+            difference = (
+                load(nodes, partial + k) - last,
+                load(nodes, partial + ROW + k) - last,
+                load(nodes, partial + 2 * ROW + k) - last,
+            )
+            u = load(nodes, outer + k) * load(nodes, message + k)
+            store(nodes, to + k, u)
+            g0 = _add_three(g0, u, difference)
+            u = load(nodes, outer + ROW + k) * load(nodes, message + ROW + k)
+            store(nodes, to + ROW + k, u)
+            g1 = _add_three(g1, u, difference)
+            u = load(nodes, outer + 2 * ROW + k) * load(nodes, message + 2 * ROW + k)
+            store(nodes, to + 2 * ROW + k, u)
+            g2 = _add_three(g2, u, difference)
+            u = load(nodes, outer + 3 * ROW + k) * load(nodes, message + 3 * ROW + k)
+            store(nodes, to + 3 * ROW + k, u)
+            g3 = _add_three(g3, u, difference)
+        here = at + phase * 12 * lanes
+        _keep_three(gathered, here, g0)
+        _keep_three(gathered, here + 3 * lanes, g1)
+        _keep_three(gathered, here + 6 * lanes, g2)
+        _keep_three(gathered, here + 9 * lanes, g3)
+
+
+@njit(nogil=True)
+def _add_gathered(gathered, cotangents, by_root):
+    """Add what was gathered to sums in float64, one for each category, and empty it."""
+    num_edges, width = gathered.shape[0] - 1, by_root.shape[1]
+    num_cells = cotangents.shape[1]
+    by_edge, by_state = cotangents.reshape(-1), by_root.reshape(-1)
+    for edge in range(num_edges):
+        for entry in range(12):
+            _fold(gathered, edge, entry, by_edge, entry * num_cells + edge * width, width)
+    for x in range(4):
+        _fold(gathered, num_edges, x, by_state, x * width, width)
+    gathered[:] = 0
+
+
+@njit(forceinline=True)
+def _fold(gathered, edge, entry, totals, to, width):
+    """Add the sums over patterns of an entry of `gathered` to the totals of its categories."""
+    phases, lanes = gathered.shape[1], num_lanes(gathered)
+    at = (edge * phases * 12 + entry) * lanes
+    if width == 1:
+        totals[to] += horizontal_sum(load(gathered, at))
+    elif width == 4:
+        store(totals, to, load(totals, to) + _sum_fours(load(gathered, at)))
+    else:
+        for phase in range(phases):
+            for lane in range(lanes):
+                totals[to + (phase * lanes + lane) % width] += gathered[edge, phase, entry, lane]
+
+
+def _sum_fours(value: Any) -> Any:
+    """Four numbers in float64; those of the two fours of a vector of eight are added."""
+    raise NotImplementedError("only compiled code may call this")
+
+
+@overload(_sum_fours)
+def _typed_sum_fours(value):
+    if not isinstance(value, Vector):
+        return None
+    if value.element == types.float64:
+        return lambda value: value
+    return lambda value: to_float64(value, 0) + to_float64(value, 1)

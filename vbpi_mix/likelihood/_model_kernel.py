@@ -13,6 +13,9 @@ Derivatives: with ``G[x, y]`` the derivative by ``P[x, y]`` of one branch and ca
 - that by Q is ``left^T (sum H * F) right^T``, summed over branches and categories, where F holds divided
   differences ``(e[k] - e[l]) / (values[k] - values[l])`` (Daleckii & Krein), on the diagonal ``tau e[k]``.
 
+The first eigenvalue is zero, its right eigenvector is constant, and the rows of Q sum to zero: H[k, l] with
+l = 0 has no part in either.
+
 F is smooth where eigenvalues meet, as they do under JC69. With ``d = (values[k] - values[l]) tau`` it is
 ``tau e[l] (exp(d) - 1) / d``, computed by the series in d where d is small.
 """
@@ -21,12 +24,31 @@ import numpy as np
 from numba import njit
 
 from vbpi_mix.likelihood._scaling import choose_scaled
-from vbpi_mix.likelihood._simd import broadcast, constant, load, store, zeros
+from vbpi_mix.likelihood._simd import (
+    broadcast,
+    choose_small,
+    constant,
+    expm1,
+    horizontal_sum,
+    load,
+    maximum,
+    minimum,
+    num_lanes,
+    store,
+    store_four,
+    zeros,
+)
 
 BAD_MODEL = 3
 """Status of `plan`: parameters of a tree are out of range."""
 FIRST, SECOND = (0, 0, 0, 1, 1, 2), (1, 2, 3, 2, 3, 3)
 """States of the exchangeabilities AC, AG, AT, CG, CT, GT."""
+CODES = 16
+"""Codes of leaves: bit x is set where state x is allowed."""
+WORK = 256
+"""Numbers in a workspace."""
+PLAN_ROWS = 19
+"""Rows of cells in the workspace of `plan`: P, and its bounds."""
 _SMALL = 0.02
 """Differences ``d`` below which the series serves: its first neglected term is d**7 / 8! < 1e-16."""
 _MAX_SWEEPS = 30
@@ -42,21 +64,25 @@ def plan(
     weights,
     invariable,
     smallest_exponent,
+    codes,
     values,
     right,
     left,
+    change,
     transitions,
-    slopes,
-    divided,
+    leaf_messages,
     root_weights,
     is_scaled,
     log_range,
     high,
+    cells,
     work,
 ):
-    """Eigen-systems, transition matrices and what their derivatives need, and the nodes to scale.
+    """Eigen-systems, transition matrices and messages of leaves, and the nodes to scale.
 
-    The bounds of `choose_scaled` are those of the category of the highest rate.
+    The bounds of `choose_scaled` are those of the category of the highest rate. Cells are those of
+    `_general_kernel`, here branches times categories: those that fill up the categories have the first one's
+    rate, and there may be some more at the end.
 
     Args:
         children: Topologies [tree, internal, 2].
@@ -67,19 +93,20 @@ def plan(
         weights: Probabilities of the categories [tree, category].
         invariable: Probabilities of invariable sites [tree].
         smallest_exponent: See `choose_scaled`.
-        values: Filled with eigenvalues [tree, 4].
+        codes: Codes of leaves whose messages are wanted [code].
+        values: Filled with eigenvalues, the first one zero [tree, 4].
         right: Filled with right eigenvectors, as columns [tree, 4, 4].
         left: Filled with their inverses [tree, 4, 4].
-        transitions: Filled with P, column by column and then row by row, every four states repeated to
-            fill a vector [tree, edge, category, 2, 4, lane].
-        slopes: Filled with ``values * e`` [tree, edge, category, 4].
-        divided: Filled with F [tree, edge, category, 4, 4].
-        root_weights: Filled with weight of the category times frequency of the state, repeated as in
-            `transitions` [tree, category, lane].
+        change: Filled with ``e - 1`` of the other eigenvalues [tree, 3, cell].
+        transitions: Filled with P of the branches of internal nodes, entries repeated to fill a vector
+            [tree, internal, phase, 16, lane].
+        leaf_messages: Filled with the messages of leaves [tree, taxon, CODES, 4, width].
+        root_weights: Filled with weight of the category times frequency of the state [tree, phase, 4, lane].
         is_scaled: Filled with True for the internal nodes to scale [tree, internal].
         log_range: Workspace [2, tree, edge].
         high: Workspace [node].
-        work: Workspace [3, 16].
+        cells: Workspace [PLAN_ROWS, cell].
+        work: Workspace [WORK].
 
     Returns:
         Of `choose_scaled`; or `BAD_MODEL`, the tree, and the position of the parameter out of range in the
@@ -87,7 +114,8 @@ def plan(
     """
     log_most, slack = log_range[0], log_range[1]
     num_trees, num_edges = branch_lengths.shape
-    num_categories = rates.shape[1]
+    num_categories, width = rates.shape[1], leaf_messages.shape[4]
+    num_taxa = leaf_messages.shape[1]
     for tree in range(num_trees):
         fault = _fault(
             frequencies[tree], exchangeabilities[tree], rates[tree], weights[tree], invariable[tree]
@@ -95,25 +123,26 @@ def plan(
         if fault >= 0:
             return BAD_MODEL, tree, fault
         eigen_system(frequencies[tree], exchangeabilities[tree], values[tree], right[tree], left[tree], work)
-        fastest = np.argmax(rates[tree])
-        for category in range(num_categories):
-            for lane in range(root_weights.shape[2]):
-                root_weights[tree, category, lane] = weights[tree, category] * frequencies[tree, lane % 4]
+        taus = cells[16]
+        taus[num_edges * width :] = 0.0
         for edge in range(num_edges):
-            for category in range(num_categories):
-                most, least, largest = _fill(
-                    rates[tree, category] * branch_lengths[tree, edge],
-                    values[tree],
-                    right[tree],
-                    left[tree],
-                    transitions[tree, edge, category],
-                    slopes[tree, edge, category],
-                    divided[tree, edge, category],
-                    work,
-                )
-                if category == fastest:
-                    log_most[tree, edge] = np.log2(most)
-                    slack[tree, edge] = np.log2(least) - np.log2(largest)
+            for c in range(width):
+                rate = rates[tree, c if c < num_categories else 0]
+                taus[edge * width + c] = rate * branch_lengths[tree, edge]
+        _fill_probabilities(values[tree], right[tree], left[tree], change[tree], cells, work)
+        fastest = np.argmax(rates[tree])
+        for edge in range(num_edges):
+            cell = edge * width + fastest
+            log_most[tree, edge] = np.log2(cells[16, cell])
+            slack[tree, edge] = np.log2(cells[17, cell]) - np.log2(cells[18, cell])
+        _spread(cells, num_taxa, codes, leaf_messages[tree], transitions[tree])
+        phases, lanes = root_weights.shape[1], root_weights.shape[3]
+        for phase in range(phases):
+            for x in range(4):
+                for lane in range(lanes):
+                    c = (phase * lanes + lane) % width
+                    weight = weights[tree, c] if c < num_categories else 0.0
+                    root_weights[tree, phase, x, lane] = weight * frequencies[tree, x]
     return choose_scaled(children, branch_lengths, log_most, slack, smallest_exponent, high, is_scaled)
 
 
@@ -136,17 +165,17 @@ def _fault(frequencies, exchangeabilities, rates, weights, invariable):
 
 @njit(cache=True, nogil=True)
 def eigen_system(frequencies, exchangeabilities, values, right, left, work):
-    """Spectral decomposition of a rate matrix by Jacobi's rotations; the largest eigenvalue is exactly zero.
+    """Spectral decomposition of a rate matrix by Jacobi's rotations; the first eigenvalue is exactly zero.
 
     Args:
         frequencies: Of the states [4].
         exchangeabilities: In the order of `FIRST` and `SECOND` [6].
-        values: Filled with eigenvalues, in any order [4].
+        values: Filled with eigenvalues, the others in any order [4].
         right: Filled with right eigenvectors, as columns [4, 4].
         left: Filled with their inverse [4, 4].
-        work: Workspace [2 or more, 16].
+        work: Workspace [WORK].
     """
-    a, v = work[0].reshape(4, 4), work[1].reshape(4, 4)
+    a, v = work[:16].reshape(4, 4), work[16:32].reshape(4, 4)
     mu = scale(frequencies, exchangeabilities)
     a[:] = 0.0
     v[:] = 0.0
@@ -169,14 +198,16 @@ def eigen_system(frequencies, exchangeabilities, values, right, left, work):
             break
     zero = 0
     for k in range(4):
-        values[k] = a[k, k]
-        if values[k] > values[zero]:
+        if a[k, k] > a[zero, zero]:
             zero = k
+    for k in range(4):
+        own = zero if k == 0 else 0 if k == zero else k
+        values[k] = a[own, own]
         for x in range(4):
             root = np.sqrt(frequencies[x])
-            right[x, k] = v[x, k] / root
-            left[k, x] = v[x, k] * root
-    values[zero] = 0.0
+            right[x, k] = v[x, own] / root
+            left[k, x] = v[x, own] * root
+    values[0] = 0.0
 
 
 @njit(nogil=True)
@@ -210,104 +241,173 @@ def scale(frequencies, exchangeabilities):
 
 
 @njit(nogil=True)
-def _fill(tau, values, right, left, transition, slope, divided, work):
-    """Fill P, ``values * e`` and F; returns P's smallest diagonal entry, smallest entry and largest entry."""
-    change, spectrum = work[0], work[1]
-    for k in range(4):
-        change[k] = np.expm1(values[k] * tau)
-        spectrum[k] = 1.0 + change[k]
-        slope[k] = values[k] * spectrum[k]
-        divided[k, k] = tau * spectrum[k]
-    for k in range(3):
-        for m in range(k + 1, 4):
-            d = (values[k] - values[m]) * tau
-            if abs(d) < _SMALL:
-                series = 1.0 + d / 2.0 * (
-                    1.0 + d / 3.0 * (1.0 + d / 4.0 * (1.0 + d / 5.0 * (1.0 + d / 6.0 * (1.0 + d / 7.0))))
-                )
-                quotient = tau * spectrum[m] * series
-            else:
-                quotient = (change[k] - change[m]) / (values[k] - values[m])
-            divided[k, m] = quotient
-            divided[m, k] = quotient
-    matrix = work[2]
+def _fill_probabilities(values, right, left, change, cells, work):
+    """From the lengths tau of cells to P of all cells and the bounds of its entries.
+
+    Args:
+        values: Eigenvalues [4].
+        right: Right eigenvectors [4, 4].
+        left: Their inverses [4, 4].
+        change: Filled with ``e - 1`` [3, cell].
+        cells: The first rows are filled with P, row by row. The next one holds tau; it and the last two are
+            filled with P's smallest diagonal entry, smallest entry and largest entry [PLAN_ROWS, cell].
+        work: Workspace [WORK].
+    """
+    num_cells = cells.shape[1]
     for x in range(4):
-        row = zeros(matrix)
-        for k in range(4):
-            row = row + constant(row, right[x, k] * change[k]) * load(left, 4 * k)
-        store(matrix, 4 * x, row)
-    most, least, largest = 1.0, 1.0, 0.0
-    for x in range(4):
-        matrix[5 * x] += 1.0
-        most = min(most, matrix[5 * x])
         for y in range(4):
-            probability = max(matrix[4 * x + y], 0.0)
-            least = min(least, probability)
-            largest = max(largest, probability)
-            for lane in range(0, transition.shape[2], 4):
-                transition[0, y, lane + x] = probability
-                transition[1, x, lane + y] = probability
-    return max(most, 0.0), least, largest
+            for k in range(1, 4):
+                work[3 * (4 * x + y) + k - 1] = right[x, k] * left[k, y]
+    one = constant(zeros(work), 1.0)
+    for j in range(0, num_cells, 4):
+        tau = load(cells, 16 * num_cells + j)
+        c1 = expm1(tau * broadcast(values, 1))
+        c2 = expm1(tau * broadcast(values, 2))
+        c3 = expm1(tau * broadcast(values, 3))
+        store(change, j, c1)
+        store(change, num_cells + j, c2)
+        store(change, 2 * num_cells + j, c3)
+        most, least, largest = one, one, zeros(work)
+        for entry in range(16):
+            p = broadcast(work, 3 * entry) * c1
+            p = p + broadcast(work, 3 * entry + 1) * c2
+            p = p + broadcast(work, 3 * entry + 2) * c3
+            if entry % 5 == 0:
+                p = maximum(p + one, zeros(work))
+                most = minimum(most, p)
+            p = maximum(p, zeros(work))
+            least, largest = minimum(least, p), maximum(largest, p)
+            store(cells, entry * num_cells + j, p)
+        store(cells, 16 * num_cells + j, most)
+        store(cells, 17 * num_cells + j, least)
+        store(cells, 18 * num_cells + j, largest)
+
+
+@njit(nogil=True)
+def _spread(cells, num_taxa, codes, leaf_messages, transitions):
+    """Put the transition matrices where the likelihood's kernel wants them.
+
+    Args:
+        cells: Of `_fill_probabilities` [PLAN_ROWS, cell].
+        num_taxa: Number of leaves, whose branches are the first ones.
+        codes: Codes of leaves whose messages are wanted [code].
+        leaf_messages: Filled with the messages of leaves [taxon, CODES, 4, width].
+        transitions: Filled with P of internal nodes [internal, phase, 16, lane].
+    """
+    num_cells, width = cells.shape[1], leaf_messages.shape[3]
+    phases, lanes = transitions.shape[1], num_lanes(transitions)
+    for leaf in range(num_taxa):
+        for code in codes:
+            for x in range(4):
+                at = ((leaf * CODES + code) * 4 + x) * width
+                if width == 1:
+                    total = 0.0
+                    for y in range(4):
+                        if code >> y & 1:
+                            total += cells[4 * x + y, leaf]
+                    leaf_messages[leaf, code, x, 0] = total
+                    continue
+                for c in range(0, width, 4):
+                    sums = zeros(cells)
+                    for y in range(4):
+                        if code >> y & 1:
+                            sums = sums + load(cells, (4 * x + y) * num_cells + leaf * width + c)
+                    store_four(leaf_messages, at + c, sums)
+    for i in range(transitions.shape[0] - 1):
+        edge = num_taxa + i
+        for phase in range(phases):
+            for entry in range(16):
+                at = ((i * phases + phase) * 16 + entry) * lanes
+                if width == 1:
+                    like = zeros(transitions)
+                    store(transitions, at, constant(like, cells[entry, edge]))
+                    continue
+                for lane in range(0, lanes, 4):
+                    cell = edge * width + (phase * lanes + lane) % width
+                    store_four(transitions, at + lane, load(cells, entry * num_cells + cell))
 
 
 @njit(nogil=True)
 def add_to_derivatives(
-    branch_lengths, rates, right, left, slopes, divided, cotangents, work, gradient, spectral, d_rates
+    branch_lengths, rates, values, right, left, change, cotangents, width, work, gradient, d_rates
 ):
-    """From the cotangents G of one tree to derivatives.
+    """From the cotangents G of one tree to derivatives; ``sum H * F`` is left at the beginning of `work`.
 
     Args:
         branch_lengths: Branch lengths [edge].
         rates: Rates of the categories [category].
+        values: Of `plan` [4].
         right: Of `plan` [4, 4].
         left: Of `plan` [4, 4].
-        slopes: Of `plan` [edge, category, 4].
-        divided: Of `plan` [edge, category, 4, 4].
-        cotangents: ``G[x, y]`` at [edge, category, y, x].
-        work: Workspace [2 or more, 16].
+        change: Of `plan` [3, cell].
+        cotangents: ``G[x, y]`` in row 3 x + y; the last row is workspace [13, cell].
+        width: Cells of a branch.
+        work: Workspace [WORK].
         gradient: Filled with derivatives by branch lengths [edge].
-        spectral: Filled with ``sum H * F``, at [l, k] for H[k, l] [4, 4].
         d_rates: Filled with derivatives by rates [category].
     """
-    inner, projected = work[0], work[1]
-    d_rates[:] = 0.0
-    s0, s1, s2, s3 = zeros(inner), zeros(inner), zeros(inner), zeros(inner)
-    r0, r1, r2, r3 = load(right, 0), load(right, 4), load(right, 8), load(right, 12)
     num_categories = rates.shape[0]
-    for edge in range(branch_lengths.shape[0]):
-        by_length = 0.0
-        for category in range(num_categories):
-            at = (edge * num_categories + category) * 16
-            g0, g1 = load(cotangents, at), load(cotangents, at + 4)
-            g2, g3 = load(cotangents, at + 8), load(cotangents, at + 12)
-            for m in range(0, 16, 4):
-                row = (broadcast(left, m) * g0 + broadcast(left, m + 1) * g1) + (
-                    broadcast(left, m + 2) * g2 + broadcast(left, m + 3) * g3
-                )
-                store(inner, m, row)
-            for m in range(0, 16, 4):
-                row = (broadcast(inner, m) * r0 + broadcast(inner, m + 1) * r1) + (
-                    broadcast(inner, m + 2) * r2 + broadcast(inner, m + 3) * r3
-                )
-                store(projected, m, row)
-            s0 = s0 + load(projected, 0) * load(divided, at)
-            s1 = s1 + load(projected, 4) * load(divided, at + 4)
-            s2 = s2 + load(projected, 8) * load(divided, at + 8)
-            s3 = s3 + load(projected, 12) * load(divided, at + 12)
-            by_tau = 0.0
-            for k in range(4):
-                by_tau += slopes[edge, category, k] * projected[5 * k]
-            by_length += rates[category] * by_tau
-            d_rates[category] += branch_lengths[edge] * by_tau
-        gradient[edge] = by_length
-    store(spectral, 0, s0)
-    store(spectral, 4, s1)
-    store(spectral, 8, s2)
-    store(spectral, 12, s3)
+    num_edges, num_cells = branch_lengths.shape[0], change.shape[1]
+    divided, inner = 64, 128  # places in the workspace, after the sums: sixteen vectors each
+    work[:64] = 0.0
+    one = constant(zeros(work), 1.0)
+    for j in range(0, num_cells, 4):
+        for lane in range(4):
+            cell = j + lane
+            edge, c = cell // width, cell % width
+            work[192 + lane] = 0.0
+            if edge < num_edges:
+                work[192 + lane] = branch_lengths[edge] * rates[c if c < num_categories else 0]
+        tau = load(work, 192)
+        for k in range(4):
+            own = zeros(work) if k == 0 else load(change, (k - 1) * num_cells + j)
+            store(work, divided + 20 * k, tau * (own + one))
+            for m in range(k + 1, 4):
+                other = load(change, (m - 1) * num_cells + j)
+                gap = values[k] - values[m]
+                d = tau * constant(tau, gap)
+                series = constant(d, 1.0 / 7.0)
+                for n in range(6, 0, -1):
+                    series = (series * d + one) * constant(d, 1.0 / n)
+                quotient = (own - other) * constant(d, 1.0 / gap if gap != 0.0 else 0.0)
+                quotient = choose_small(d, _SMALL, tau * (other + one) * series, quotient)
+                store(work, divided + 4 * (4 * k + m), quotient)
+                store(work, divided + 4 * (4 * m + k), quotient)
+        for k in range(4):
+            for y in range(3):
+                at = y * num_cells + j
+                row = broadcast(right, k) * load(cotangents, at)
+                row = row + broadcast(right, 4 + k) * load(cotangents, at + 3 * num_cells)
+                row = row + broadcast(right, 8 + k) * load(cotangents, at + 6 * num_cells)
+                row = row + broadcast(right, 12 + k) * load(cotangents, at + 9 * num_cells)
+                store(work, inner + 4 * (4 * k + y), row)
+        by_tau = zeros(work)
+        for k in range(4):
+            at = inner + 16 * k
+            a, b, c = load(work, at), load(work, at + 4), load(work, at + 8)
+            for m in range(1, 4):
+                projected = a * broadcast(left, 4 * m)
+                projected = projected + b * broadcast(left, 4 * m + 1)
+                projected = projected + c * broadcast(left, 4 * m + 2)
+                at = 4 * (4 * k + m)
+                store(work, at, load(work, at) + projected * load(work, divided + at))
+                if k == m:
+                    spectrum = load(change, (k - 1) * num_cells + j) + one
+                    by_tau = by_tau + projected * (spectrum * broadcast(values, k))
+        store(cotangents, 12 * num_cells + j, by_tau)
+    gradient[:] = 0.0
+    d_rates[:] = 0.0
+    for edge in range(num_edges):
+        for c in range(num_categories):
+            by_tau = cotangents[12, edge * width + c]
+            gradient[edge] += rates[c] * by_tau
+            d_rates[c] += branch_lengths[edge] * by_tau
+    for entry in range(16):
+        work[entry] = horizontal_sum(load(work, 4 * entry))
 
 
 @njit(nogil=True)
-def add_rate_matrix(frequencies, exchangeabilities, right, left, spectral, work, d_f, d_s):
+def add_rate_matrix(frequencies, exchangeabilities, right, left, work, d_f, d_s):
     """Derivatives by frequencies and exchangeabilities that come through the rate matrix.
 
     Args:
@@ -315,17 +415,16 @@ def add_rate_matrix(frequencies, exchangeabilities, right, left, spectral, work,
         exchangeabilities: In the order of `FIRST` and `SECOND` [6].
         right: Of `plan` [4, 4].
         left: Of `plan` [4, 4].
-        spectral: Of `add_to_derivatives` [4, 4].
-        work: Workspace [2 or more, 16].
+        work: ``sum H * F`` at the beginning, by rows; the rest is workspace [WORK].
         d_f: Added to [4].
         d_s: Filled [6].
     """
-    inner, by_q = work[0].reshape(4, 4), work[1].reshape(4, 4)
+    spectral, inner, by_q = work[:16].reshape(4, 4), work[16:32].reshape(4, 4), work[32:48].reshape(4, 4)
     for m in range(4):
         for x in range(4):
             inner[m, x] = 0.0
             for k in range(4):
-                inner[m, x] += spectral[m, k] * left[k, x]
+                inner[m, x] += spectral[k, m] * left[k, x]
     for x in range(4):
         for y in range(4):
             by_q[x, y] = 0.0

@@ -20,6 +20,12 @@ from numba.extending import intrinsic, models, overload, register_model
 VECTOR_BYTES = 32
 _FUSE = ("contract",)
 _LN2 = 0.6931471805599453
+_LN2_HIGH, _LN2_LOW = 0.6931471803691238, 1.9082149292705877e-10
+"""Logarithm of two in two parts, of which the first has zeros enough for exact products with exponents."""
+_SHIFT = 1.5 * 2.0**52
+"""Adding it rounds to an integer."""
+_LOWEST = -700.0
+"""Exponents below are as good as it."""
 _EXPONENT = {64: (52, 1023, 0x3FE6A09E667F3BCD), 32: (23, 127, 0x3F3504F3)}
 """Of a floating-point type of so many bits: mantissa bits, exponent bias, bits of sqrt(1/2)."""
 
@@ -110,29 +116,73 @@ def broadcast(typing_context, array, index):
 
 
 @intrinsic
-def spread(typing_context, array, index, state):
-    """Of each four neighbouring elements from a position on, the one of a state, in the place of all four.
+def fours(typing_context, array, first, second):
+    """Vector of the four elements from `first` on, followed by those from `second` on where eight have room.
 
-    The vector covers as many fours as it has room for: one of float64, two of float32.
+    Positions are those of a contiguous array's flat memory.
     """
     vector = Vector(array.dtype)
 
     def code(context, builder, signature, args):
-        offset = state.literal_value
-        if vector.lanes == 4:
-            array_value = context.make_array(signature.args[0])(context, builder, args[0])
-            at = builder.add(args[1], ir.Constant(args[1].type, offset))
-            value = builder.load(builder.gep(array_value.data, [at]))
-            return _splat(builder, value, context.get_value_type(vector))
-        pointer, alignment = _pointer(context, builder, signature, args)
-        value = builder.load(pointer, align=alignment)
-        order = [4 * (lane // 4) + offset for lane in range(vector.lanes)]
-        positions = ir.Constant(ir.VectorType(ir.IntType(32), vector.lanes), order)
-        return builder.shuffle_vector(value, ir.Constant(value.type, ir.Undefined), positions)
+        data = context.make_array(signature.args[0])(context, builder, args[0]).data
+        four = ir.VectorType(context.get_value_type(vector.element), 4)
+        parts = [
+            builder.load(
+                builder.bitcast(builder.gep(data, [at]), four.as_pointer()),
+                align=vector.element.bitwidth // 8,
+            )
+            for at in args[1 : 1 + vector.lanes // 4]
+        ]
+        if len(parts) == 1:
+            return parts[0]
+        order = ir.Constant(ir.VectorType(ir.IntType(32), 8), list(range(8)))
+        return builder.shuffle_vector(*parts, order)
 
-    if not isinstance(state, types.IntegerLiteral):
-        return None
-    return vector(array, types.intp, state), code
+    return vector(array, types.intp, types.intp), code
+
+
+@intrinsic
+def store_four(typing_context, array, index, value):
+    """Write a float64 vector to four elements of a contiguous array of either type."""
+
+    def code(context, builder, signature, args):
+        data = context.make_array(signature.args[0])(context, builder, args[0]).data
+        four = ir.VectorType(context.get_value_type(array.dtype), 4)
+        value = args[2] if array.dtype == types.float64 else builder.fptrunc(args[2], four)
+        address = builder.bitcast(builder.gep(data, [args[1]]), four.as_pointer())
+        builder.store(value, address, align=array.dtype.bitwidth // 8)
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, value), code
+
+
+@intrinsic
+def _interleave(typing_context, a, b, part):
+    """Of each four elements of two vectors, numbers 0, 1 (part 0) or 2, 3 (part 1), of a and b in turn."""
+
+    def code(context, builder, signature, args):
+        order = [
+            four + 2 * part.literal_value + pair + side
+            for four in range(0, a.lanes, 4)
+            for pair in (0, 1)
+            for side in (0, a.lanes)
+        ]
+        return builder.shuffle_vector(*args[:2], ir.Constant(ir.VectorType(ir.IntType(32), a.lanes), order))
+
+    return (a(a, a, part), code) if isinstance(part, types.IntegerLiteral) else None
+
+
+@njit(forceinline=True)
+def transpose_fours(a, b, c, d):
+    """Four vectors as rows of a matrix [4, 4] each four of their elements: the columns."""
+    even_low, even_high = _interleave(a, c, 0), _interleave(a, c, 1)
+    odd_low, odd_high = _interleave(b, d, 0), _interleave(b, d, 1)
+    return (
+        _interleave(even_low, odd_low, 0),
+        _interleave(even_low, odd_low, 1),
+        _interleave(even_high, odd_high, 0),
+        _interleave(even_high, odd_high, 1),
+    )
 
 
 @intrinsic
@@ -202,6 +252,30 @@ def maximum(typing_context, a, b):
 
 
 @intrinsic
+def minimum(typing_context, a, b):
+    """Smaller of two vectors, number by number."""
+
+    def code(context, builder, signature, args):
+        return builder.select(builder.fcmp_ordered("<", *args), *args)
+
+    return a(a, a), code
+
+
+@intrinsic
+def choose_small(typing_context, a, bound, small, large):
+    """`small` where the absolute value of a is below a bound, else `large`."""
+
+    def code(context, builder, signature, args):
+        value_type = context.get_value_type(a)
+        limit = _splat(builder, args[1], value_type)
+        above = builder.fcmp_ordered(">", args[0], builder.fneg(limit))
+        below = builder.fcmp_ordered("<", args[0], limit)
+        return builder.select(builder.and_(above, below), args[2], args[3])
+
+    return a(a, types.float64, a, a), code
+
+
+@intrinsic
 def horizontal_sum(typing_context, a):
     """Sum of the numbers of a vector as a float64, in a fixed order: halves onto each other."""
 
@@ -237,6 +311,19 @@ def to_float64(typing_context, a, half):
     if not isinstance(half, types.IntegerLiteral):
         return None
     return wide(a, half), code
+
+
+@intrinsic
+def _power_of_shifted(typing_context, a):
+    """``2**n`` from ``n + _SHIFT``, which has the integer n in the lowest bits of its mantissa."""
+
+    def code(context, builder, signature, args):
+        bits, bias, _ = _EXPONENT[64]
+        _, vector = _integers(a)
+        exponent = builder.add(builder.bitcast(args[0], vector), _constant(vector, bias))
+        return builder.bitcast(builder.shl(exponent, _constant(vector, bits)), context.get_value_type(a))
+
+    return a(a), code
 
 
 @intrinsic
@@ -338,3 +425,22 @@ def log(a):
     series = series * z + constant(a, 1.0 / 3.0)
     artanh = s + s * (z * series)
     return _minus_infinity_at_zero(a, _log_exponent(a) * constant(a, _LN2) + (artanh + artanh))
+
+
+@njit(forceinline=True)
+def expm1(a):
+    """``exp(a) - 1`` of a float64 vector of numbers that are zero or negative.
+
+    With a = n log 2 + r, abs(r) <= log(2) / 2, it is ``2**n (exp(r) - 1) + (2**n - 1)``; the series of exp(r)
+    up to r**13 / 13! leaves a relative error below 1e-17.
+    """
+    a = maximum(a, constant(a, _LOWEST))
+    shifted = a * constant(a, 1.0 / _LN2) + constant(a, _SHIFT)
+    n = shifted - constant(a, _SHIFT)
+    r = (a - n * constant(a, _LN2_HIGH)) - n * constant(a, _LN2_LOW)
+    series = constant(a, 1.0 / 13.0)
+    for k in range(12, 1, -1):
+        series = (series * r + constant(a, 1.0)) * constant(a, 1.0 / k)
+    series = series * r + constant(a, 1.0)
+    power = _power_of_shifted(shifted)
+    return power * (series * r) + (power - constant(a, 1.0))

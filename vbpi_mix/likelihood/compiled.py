@@ -19,7 +19,7 @@ from vbpi_mix.likelihood._board import GRADIENT, HELP, VALUE
 from vbpi_mix.likelihood._scaling import BAD_TOPOLOGY, PLANNED
 from vbpi_mix.likelihood._simd import VECTOR_BYTES
 from vbpi_mix.likelihood.base import LogLikelihoods
-from vbpi_mix.likelihood.layout import aligned, leaf_partials, leaf_rows, weight_rows
+from vbpi_mix.likelihood.layout import aligned, leaf_codes, leaf_rows, weight_rows
 from vbpi_mix.likelihood.models import ModelParameters, SubstitutionModel
 from vbpi_mix.likelihood.workers import Workers
 from vbpi_mix.patterns import SitePatterns
@@ -27,6 +27,10 @@ from vbpi_mix.shapes import BranchLengths, Topologies
 
 SMALLEST_EXPONENT = {"float64": -960.0, "float32": -100.0}
 """Exponents of two above which products of messages are kept, a little inside the range of each dtype."""
+_BLOCKS_OF_PIECE = 8
+"""Blocks of cells in a piece of work, if there are not many."""
+_MAX_PIECES = 16
+"""Most pieces that the alignment is cut into under general models."""
 
 
 class _CompiledLikelihood(ABC):
@@ -181,26 +185,39 @@ class _GeneralLikelihood(_CompiledLikelihood):
     """What the compiled likelihoods under general models share: every tree has parameters of its own."""
 
     def __init__(self, patterns: SitePatterns, num_categories: int, threads: int, dtype: str) -> None:
-        block = general_kernel.BLOCK
-        tips = leaf_partials(patterns, block, dtype)
-        weights = weight_rows(patterns, block, "float64")
-        num_groups = -(-len(tips) // general_kernel.GROUP)
-        super().__init__(patterns.num_taxa, tips, weights, num_groups, threads, dtype)
         self._num_categories = num_categories
-        self._common = aligned((len(tips), block, 4), "float64")
-        self._common[...] = tips.min(1)
-        num_nodes, num_internal = 2 * self._num_taxa - 2, self._num_taxa - 2
-        row = (num_categories, block, 4)
-        self._work = aligned((3, 16), "float64")
+        self._width = 1 if num_categories == 1 else max(4, 1 << (num_categories - 1).bit_length())
+        block = general_kernel.CELLS // self._width
+        codes = leaf_codes(patterns, block)
+        num_sites = max(block, VECTOR_BYTES // 8)
+        weights = aligned((len(codes), num_sites), "float64")
+        weights[:] = 0.0
+        weights[:, :block] = weight_rows(patterns, block, "float64")
+        self._blocks_of_piece = max(_BLOCKS_OF_PIECE, -(-len(codes) // _MAX_PIECES))
+        num_parts = -(-len(codes) // self._blocks_of_piece)
+        super().__init__(patterns.num_taxa, codes, weights, num_parts, threads, dtype)
+        self._present = np.unique(codes).astype(np.int64)
+        bits = (np.arange(general_kernel.CODES)[:, None] >> np.arange(4) & 1).astype(np.float64)
+        self._leaf_partials = aligned((1, *bits.shape, self._width), dtype)
+        self._leaf_partials[...] = bits[:, :, None]
+        self._common = aligned((len(codes), block, 4), "float64")
+        self._common[...] = bits[np.bitwise_and.reduce(codes, 1)]
+        num_edges, num_internal = 2 * self._num_taxa - 3, self._num_taxa - 2
+        lanes = VECTOR_BYTES // np.dtype(dtype).itemsize
+        self._vectors = (max(1, self._width // lanes), lanes)
+        num_nodes = num_edges + 1 + num_internal + general_kernel.SPARE_NODES
+        cells = (general_kernel.CELLS,)
+        self._num_cells = -(-num_edges * self._width // 4) * 4
+        self._plan_work = (
+            aligned((model_kernel.PLAN_ROWS, self._num_cells), "float64"),
+            aligned((model_kernel.WORK,), "float64"),
+        )
         self._workspaces = [
             (
-                aligned((num_nodes, *row), dtype),
-                aligned((num_internal, *row), dtype),
-                aligned((num_internal, block), dtype),
-                aligned((block, 4), dtype),
-                aligned((general_kernel.SITE_ROWS, block), "float64"),
-                aligned((num_nodes - 1, num_categories, 4, 4), "float64"),
-                aligned((3, 16), "float64"),
+                aligned((num_nodes, 4, general_kernel.ROW), dtype),
+                aligned((num_internal + general_kernel.SPARE_ROWS, *cells), dtype),
+                aligned((general_kernel.SITE_ROWS, num_sites), "float64"),
+                aligned((num_edges + 1, self._vectors[0], 12, lanes), dtype),
             )
             for _ in range(self._workers.count)
         ]
@@ -209,40 +226,33 @@ class _GeneralLikelihood(_CompiledLikelihood):
 
     def _allocate(self, num_trees: int) -> None:
         super()._allocate(num_trees)
-        num_categories, num_edges = self._num_categories, 2 * self._num_taxa - 3
-        lanes = VECTOR_BYTES // np.dtype(self._dtype).itemsize
-        branches = (num_trees, num_edges, num_categories)
+        num_categories, width = self._num_categories, self._width
+        num_taxa, num_edges = self._num_taxa, 2 * self._num_taxa - 3
+        phases, lanes = self._vectors
         self._parameters = ModelParameters.empty(num_trees, num_categories)
         self._by_parameters = ModelParameters.empty(num_trees, num_categories)
         self._branch_lengths = np.empty((num_trees, num_edges))
-        self._values = np.empty((num_trees, 4))
-        self._right = aligned((num_trees, 4, 4), "float64")
-        self._left = aligned((num_trees, 4, 4), "float64")
+        self._spectra = (
+            aligned((num_trees, 4), "float64"),
+            aligned((num_trees, 4, 4), "float64"),
+            aligned((num_trees, 4, 4), "float64"),
+            aligned((num_trees, 3, self._num_cells), "float64"),
+        )
         self._planned = (
-            aligned((*branches, 2, 4, lanes), self._dtype),
-            aligned((*branches, 4), "float64"),
-            aligned((*branches, 4, 4), "float64"),
-            aligned((num_trees, num_categories, lanes), self._dtype),
+            aligned((num_trees, num_taxa - 2, phases, 16, lanes), self._dtype),
+            aligned((num_trees, num_taxa, general_kernel.CODES, 4, width), self._dtype),
+            aligned((num_trees, phases, 4, lanes), self._dtype),
             self._is_scaled,
         )
         self._part_parameters = (
-            aligned((self._num_parts, num_trees, 4, 4), "float64"),
-            np.empty((self._num_parts, num_trees, num_categories)),
-            aligned((self._num_parts, num_trees, num_categories + 1, 4), "float64"),
+            aligned((self._num_parts, num_trees, 13, self._num_cells), "float64"),
+            aligned((self._num_parts, num_trees, 4, width), "float64"),
+            aligned((self._num_parts, num_trees, 4), "float64"),
         )
         self._buffers: tuple[Any, ...] = (
             self._generation,
-            (
-                self._children,
-                self._branch_lengths,
-                self._parameters.frequencies,
-                self._parameters.category_rates,
-                self._parameters.invariable,
-                self._right,
-                self._left,
-                *self._planned,
-            ),
-            (self._part_values, self._part_gradients, *self._part_parameters),
+            (self._children, self._parameters.frequencies, self._parameters.invariable, *self._planned),
+            (self._part_values, *self._part_parameters),
         )
 
     def _plan(self, children: np.ndarray, branch_lengths: np.ndarray) -> tuple[int, int, int]:
@@ -252,13 +262,12 @@ class _GeneralLikelihood(_CompiledLikelihood):
             self._branch_lengths,
             *self._parameters,
             SMALLEST_EXPONENT[self._dtype],
-            self._values,
-            self._right,
-            self._left,
+            self._present,
+            *self._spectra,
             *self._planned,
             self._log_range,
             self._high,
-            self._work,
+            *self._plan_work,
         )
 
     def _accumulate(self, worker: int, mode: int) -> None:
@@ -267,7 +276,9 @@ class _GeneralLikelihood(_CompiledLikelihood):
             self._workers.board,
             generation,
             mode,
+            self._blocks_of_piece,
             self._tips,
+            self._leaf_partials,
             self._common,
             self._weights,
             *trees,
@@ -277,18 +288,13 @@ class _GeneralLikelihood(_CompiledLikelihood):
         general_kernel.accumulate(*arguments)
 
     def _collect(self, value: np.ndarray, gradient: np.ndarray) -> None:
-        frequencies, exchangeabilities, _, weights, invariable = self._parameters
         general_kernel.collect(
-            frequencies,
-            exchangeabilities,
-            weights,
-            invariable,
-            self._right,
-            self._left,
+            self._branch_lengths,
+            *self._parameters,
+            *self._spectra,
             self._part_values,
-            self._part_gradients,
             *self._part_parameters,
-            self._work,
+            self._plan_work[1],
             value,
             gradient,
             *self._by_parameters,

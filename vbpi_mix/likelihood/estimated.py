@@ -7,8 +7,7 @@ import numpy as np
 from vbpi_mix.errors import NonFiniteError
 from vbpi_mix.likelihood.base import LogLikelihoods, TreeLikelihood
 from vbpi_mix.likelihood.compiled import CompiledPerTreeLikelihood
-from vbpi_mix.likelihood.model_parameters import Coordinates, ModelTransform
-from vbpi_mix.likelihood.models import ModelParameters
+from vbpi_mix.likelihood.model_parameters import Coordinates, DrawnModels, ModelTransform
 from vbpi_mix.patterns import SitePatterns
 from vbpi_mix.shapes import BranchLengths, Topologies
 
@@ -49,7 +48,7 @@ class EstimatedModelLikelihood:
             branch_lengths: Expected substitutions per site.
             coordinates: Free parameters of every tree's model.
         """
-        return self._of_parameters.value(children, branch_lengths, self._parameters(coordinates))
+        return self._of_parameters.value(children, branch_lengths, self._models(coordinates).parameters)
 
     def value_and_gradients(
         self, children: Topologies, branch_lengths: BranchLengths, coordinates: Coordinates
@@ -61,12 +60,13 @@ class EstimatedModelLikelihood:
             branch_lengths: Expected substitutions per site.
             coordinates: Free parameters of every tree's model.
         """
+        models = self._models(coordinates)
         value, by_length, by_parameters = self._of_parameters.value_and_gradients(
-            children, branch_lengths, self._parameters(coordinates)
+            children, branch_lengths, models.parameters
         )
-        return value, by_length, self.transform.pull_back(coordinates, by_parameters)
+        return value, by_length, self.transform.pull_back(coordinates, models, by_parameters)
 
-    def _parameters(self, coordinates: Coordinates) -> ModelParameters:
+    def _models(self, coordinates: Coordinates) -> DrawnModels:
         """Models of some coordinates.
 
         Raises:
@@ -78,7 +78,7 @@ class EstimatedModelLikelihood:
                 f"Tree {tree}: the coordinates of its substitution model are {coordinates[tree].tolist()}; "
                 f"each must be finite and within {_LARGEST:g} of zero"
             )
-        return self.transform.parameters(coordinates)
+        return self.transform.models(coordinates)
 
 
 AnyLikelihood: TypeAlias = TreeLikelihood | EstimatedModelLikelihood

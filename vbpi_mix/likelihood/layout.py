@@ -43,27 +43,19 @@ def leaf_rows(patterns: SitePatterns, block: int, dtype: str) -> np.ndarray:
     return result
 
 
-def leaf_partials(patterns: SitePatterns, block: int, dtype: str) -> np.ndarray:
-    """Partials of the leaves in blocks of patterns, the four states of a pattern next to each other.
+def leaf_codes(patterns: SitePatterns, block: int) -> np.ndarray:
+    """Sets of states of the leaves in blocks of patterns [block, taxon, pattern of the block] uint8.
 
     The last block is filled up with missing data, whose likelihood is one.
 
     Args:
         patterns: Data at the leaves.
         block: Patterns in a block.
-        dtype: Of the result.
-
-    Returns:
-        Array [block, taxon, pattern of the block, 4]: one for a state that the datum allows, else zero.
     """
     num_blocks = -(-patterns.num_patterns // block)
     states = np.full((patterns.num_taxa, num_blocks * block), 15, np.uint8)
     states[:, : patterns.num_patterns] = patterns.states
-    partials = states[:, :, None] >> np.arange(4, dtype=np.uint8) & 1
-    blocks = partials.reshape(patterns.num_taxa, num_blocks, block, 4).transpose(1, 0, 2, 3)
-    result = aligned(blocks.shape, dtype)
-    result[...] = blocks
-    return result
+    return np.ascontiguousarray(states.reshape(patterns.num_taxa, num_blocks, block).transpose(1, 0, 2))
 
 
 def weight_rows(patterns: SitePatterns, block: int, dtype: str) -> np.ndarray:

@@ -28,12 +28,12 @@ import math
 from dataclasses import dataclass
 from functools import cache, cached_property
 from itertools import pairwise
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 from jaxtyping import Float64
 
-from vbpi_mix.likelihood._gamma_kernel import fill_rates
+from vbpi_mix.likelihood import _parameter_kernel
 from vbpi_mix.likelihood.model_names import CLASSES, ModelSpec
 from vbpi_mix.likelihood.models import EXCHANGEABILITIES, NUCLEOTIDES, ModelParameters, SubstitutionModel
 from vbpi_mix.patterns import SitePatterns
@@ -63,6 +63,18 @@ class ModelPriors:
         for name, value in vars(self).items():
             if not (value > 0.0 and math.isfinite(value)):
                 raise ValueError(f"{name} of a prior must be positive and finite, got {value}.")
+
+
+class DrawnModels(NamedTuple):
+    """Models of some trees, and what their derivatives need.
+
+    Attributes:
+        parameters: Of every tree's model.
+        gamma: Gamma rates of mean one, and their derivatives by the shape.
+    """
+
+    parameters: ModelParameters
+    gamma: Float64[np.ndarray, "2 tree category"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,7 +124,23 @@ class ModelTransform:
         Args:
             coordinates: Free parameters on the unconstrained scale.
         """
-        return self._forward(coordinates)[0]
+        return self.models(coordinates).parameters
+
+    def models(self, coordinates: Coordinates) -> DrawnModels:
+        """Model of every tree, with what `pull_back` needs.
+
+        Args:
+            coordinates: Free parameters on the unconstrained scale.
+        """
+        num_trees, num_categories = len(coordinates), self.num_categories
+        models = DrawnModels(
+            ModelParameters.empty(num_trees, num_categories), np.empty((2, num_trees, num_categories))
+        )
+        sizes, classes, fixed, _ = self._arrays
+        _parameter_kernel.forward(
+            np.ascontiguousarray(coordinates), sizes, classes, fixed, *models.parameters, models.gamma
+        )
+        return models
 
     def log_prior(self, coordinates: Coordinates) -> Float64[np.ndarray, "tree"]:
         """Log prior density of the coordinates in nats, Jacobian included.
@@ -120,20 +148,20 @@ class ModelTransform:
         Args:
             coordinates: Free parameters on the unconstrained scale.
         """
-        total = np.zeros(coordinates.shape[0])
-        rates, frequencies, shape, invariable = (coordinates[:, part] for part in self._parts)
-        for part, concentration in (
-            (rates, self.priors.exchangeabilities),
-            (frequencies, self.priors.frequencies),
-        ):
-            if part.shape[1]:
-                total += _log_dirichlet(part, concentration)
-        if shape.shape[1]:
-            rate = self.priors.shape_rate
-            total += math.log(rate) + shape[:, 0] - rate * np.exp(shape[:, 0])
-        if invariable.shape[1]:
-            total -= np.logaddexp(0.0, invariable[:, 0]) + np.logaddexp(0.0, -invariable[:, 0])
-        return total
+        return self.log_prior_and_gradient(coordinates)[0]
+
+    def log_prior_and_gradient(
+        self, coordinates: Coordinates
+    ) -> tuple[Float64[np.ndarray, "tree"], Coordinates]:
+        """Log prior density of the coordinates in nats, Jacobian included, and its derivatives by them.
+
+        Args:
+            coordinates: Free parameters on the unconstrained scale.
+        """
+        log_density, gradient = np.empty(len(coordinates)), np.empty(coordinates.shape)
+        sizes, _, _, priors = self._arrays
+        _parameter_kernel.fill_prior(np.ascontiguousarray(coordinates), sizes, priors, log_density, gradient)
+        return log_density, gradient
 
     def log_jacobian(self, coordinates: Coordinates) -> Float64[np.ndarray, "tree"]:
         """What `log_prior` exceeds the log prior density of the parameters themselves by, in nats.
@@ -151,52 +179,27 @@ class ModelTransform:
         total += shape.sum(1)
         return total - (np.logaddexp(0.0, invariable) + np.logaddexp(0.0, -invariable)).sum(1)
 
-    def prior_gradient(self, coordinates: Coordinates) -> Coordinates:
-        """Derivatives of `log_prior` by the coordinates.
-
-        Args:
-            coordinates: Free parameters on the unconstrained scale.
-        """
-        gradient = np.empty_like(coordinates)
-        at_rates, at_frequencies, at_shape, at_invariable = self._parts
-        for at, concentration in (
-            (at_rates, self.priors.exchangeabilities),
-            (at_frequencies, self.priors.frequencies),
-        ):
-            simplex = _simplex(coordinates[:, at])
-            size = simplex.shape[1]
-            gradient[:, at] = concentration * ((1.0 - size * simplex) @ _contrasts(size))
-        gradient[:, at_shape] = 1.0 - self.priors.shape_rate * np.exp(coordinates[:, at_shape])
-        gradient[:, at_invariable] = -np.tanh(0.5 * coordinates[:, at_invariable])
-        return gradient
-
-    def pull_back(self, coordinates: Coordinates, derivatives: ModelParameters) -> Coordinates:
+    def pull_back(
+        self, coordinates: Coordinates, models: DrawnModels, derivatives: ModelParameters
+    ) -> Coordinates:
         """Derivatives by the coordinates, from those by the parameters of the models.
 
         Args:
             coordinates: Free parameters on the unconstrained scale.
+            models: What `models` returned for them.
             derivatives: Of any function by the model's parameters, as a likelihood returns them.
         """
-        parameters, gamma_rates, gamma_slopes = self._forward(coordinates)
-        gradient = np.empty_like(coordinates)
-        at_rates, at_frequencies, at_shape, at_invariable = self._parts
-        if at_rates.stop > at_rates.start:
-            classes = np.array(CLASSES[self.spec.family])
-            by_class = derivatives.exchangeabilities @ np.eye(classes.max() + 1)[classes]
-            gradient[:, at_rates] = _pull_back_simplex(_simplex(coordinates[:, at_rates]), by_class)
-        if at_frequencies.stop > at_frequencies.start:
-            gradient[:, at_frequencies] = _pull_back_simplex(parameters.frequencies, derivatives.frequencies)
-        varying = 1.0 - parameters.invariable[:, None]
-        if at_shape.stop > at_shape.start:
-            by_shape = (derivatives.category_rates * gamma_slopes / varying).sum(1, keepdims=True)
-            gradient[:, at_shape] = by_shape * np.exp(coordinates[:, at_shape])
-        if at_invariable.stop > at_invariable.start:
-            by_invariable = (
-                derivatives.invariable
-                - derivatives.category_weights.mean(1)
-                + (derivatives.category_rates * gamma_rates).sum(1) / varying[:, 0] ** 2
-            )
-            gradient[:, at_invariable] = (by_invariable * parameters.invariable)[:, None] * varying
+        gradient = np.empty(coordinates.shape)
+        sizes, classes, _, _ = self._arrays
+        _parameter_kernel.backward(
+            np.ascontiguousarray(coordinates),
+            sizes,
+            classes,
+            models.parameters.invariable,
+            models.gamma,
+            *derivatives,
+            gradient,
+        )
         return gradient
 
     def named_parameters(self, coordinates: Coordinates) -> Float64[np.ndarray, "tree reported"]:
@@ -261,31 +264,19 @@ class ModelTransform:
         first, second, third, fourth = (slice(a, b) for a, b in pairwise(ends))
         return first, second, third, fourth
 
-    def _forward(self, coordinates: Coordinates) -> tuple[ModelParameters, np.ndarray, np.ndarray]:
-        """Models, and gamma rates of mean one with their derivatives by the shape."""
-        spec, num_trees = self.spec, coordinates.shape[0]
-        rates, frequencies, shape, invariable = (coordinates[:, part] for part in self._parts)
-        if spec.exchangeabilities is None:
-            exchangeabilities = _simplex(rates)[:, CLASSES[spec.family]]
-        else:
-            exchangeabilities = np.tile(spec.exchangeabilities, (num_trees, 1))
-        if spec.frequencies == "estimated":
-            states = _simplex(frequencies)
-        else:
-            states = np.tile(self.frequencies, (num_trees, 1))
-        gamma_rates = np.ones((num_trees, spec.num_categories))
-        gamma_slopes = np.zeros_like(gamma_rates)
-        if spec.num_categories > 1:
-            shapes = np.exp(shape[:, 0]) if spec.shape is None else np.full(num_trees, spec.shape)
-            fill_rates(shapes, gamma_rates, gamma_slopes)
-        if self._has_invariable():
-            constant = _logistic(invariable[:, 0])
-        else:
-            constant = np.full(num_trees, spec.invariable or 0.0)
-        varying = (1.0 - constant)[:, None]
-        weights = np.repeat(varying / spec.num_categories, spec.num_categories, 1)
-        parameters = ModelParameters(states, exchangeabilities, gamma_rates / varying, weights, constant)
-        return parameters, gamma_rates, gamma_slopes
+    @cached_property
+    def _arrays(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """What the compiled kernel wants: sizes of the parts, classes, fixed values, priors."""
+        spec, priors = self.spec, self.priors
+        exchangeabilities = np.ones(6) if spec.exchangeabilities is None else spec.exchangeabilities
+        return (
+            np.array([part.stop - part.start for part in self._parts]),
+            np.array(CLASSES[spec.family]),
+            np.concatenate(
+                (self.frequencies, exchangeabilities, [spec.shape or 1.0], [spec.invariable or 0.0])
+            ).astype(np.float64),
+            np.array([priors.exchangeabilities, priors.frequencies, priors.shape_rate], np.float64),
+        )
 
 
 def make_transform(
@@ -351,23 +342,6 @@ def _simplex(coordinates: np.ndarray) -> np.ndarray:
     logits = coordinates @ _contrasts(coordinates.shape[1] + 1).T
     powers = np.exp(logits - logits.max(1, keepdims=True))
     return powers / powers.sum(1, keepdims=True)
-
-
-def _log_dirichlet(coordinates: np.ndarray, concentration: float) -> np.ndarray:
-    """Log density of coordinates whose point of the simplex has a symmetric Dirichlet distribution."""
-    size = coordinates.shape[1] + 1
-    logits = coordinates @ _contrasts(size).T
-    largest = logits.max(1, keepdims=True)
-    log_total = largest[:, 0] + np.log(np.exp(logits - largest).sum(1))
-    sum_of_logs = logits.sum(1) - size * log_total
-    constant = math.lgamma(size * concentration) - size * math.lgamma(concentration) + 0.5 * math.log(size)
-    return constant + concentration * sum_of_logs
-
-
-def _pull_back_simplex(simplex: np.ndarray, derivatives: np.ndarray) -> np.ndarray:
-    """Derivatives by isometric log-ratio coordinates from those by the point of the simplex."""
-    mean = (simplex * derivatives).sum(1, keepdims=True)
-    return (simplex * (derivatives - mean)) @ _contrasts(simplex.shape[1])
 
 
 def _logistic(logits: np.ndarray) -> np.ndarray:

@@ -165,13 +165,8 @@ class CompiledEngine:
         self._log_likelihood[:], self._d_branch[:], d_coordinates = likelihood.value_and_gradients(
             children, lengths, model.coordinates
         )
-        transform = likelihood.transform
-        return ModelTerms(
-            model,
-            transform.log_prior(model.coordinates),
-            transform.prior_gradient(model.coordinates),
-            d_coordinates,
-        )
+        log_prior, d_log_prior = likelihood.transform.log_prior_and_gradient(model.coordinates)
+        return ModelTerms(model, log_prior, d_log_prior, d_coordinates)
 
     def _ascend_model(
         self, state: TrainingState, settings: StepSettings, model: ModelTerms, objective: Objective

@@ -13,18 +13,17 @@ is z = m + L x with standard normal noise x, and with u = L^-1 (z - m)
 After training the components of u may be skewed: then x stands for normal noise, of which each is made by a
 shape of its own (`vbpi_mix.training.coordinate_shapes`) of mean zero and variance one.
 
-Coordinates are few, so this is plain numpy on all trees of a step. Adam follows the gradient as it does for
-branch lengths.
+What a training step needs is compiled (`vbpi_mix.training._density_kernels`). Adam follows the gradient as it
+does for branch lengths.
 """
 
-import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float64, Int, Int32
 
-from vbpi_mix.training._kernels import EPSILON, FIRST_DECAY, SECOND_DECAY
+from vbpi_mix.training import _density_kernels
 from vbpi_mix.training.coordinate_shapes import Shapes, log_densities, unwarp, warp
 
 INITIAL_LOG_SCALE = -2.0
@@ -42,7 +41,6 @@ class ModelDraws(NamedTuple):
         noise: x, that the generating components made z of.
         standardised: u under every component.
         normal: The normal noise that would give z under every component: u itself where nothing is skewed.
-        inverse: L^-1 of every component.
     """
 
     coordinates: Float64[np.ndarray, "tree coordinate"]
@@ -52,7 +50,6 @@ class ModelDraws(NamedTuple):
     noise: Float64[np.ndarray, "tree coordinate"]
     standardised: Float64[np.ndarray, "tree denominator coordinate"]
     normal: Float64[np.ndarray, "tree denominator coordinate"]
-    inverse: Float64[np.ndarray, "denominator coordinate coordinate"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -154,22 +151,35 @@ class ModelDensity:
             denominators: Components whose densities are wanted, each once.
             noise: Standard normal numbers x.
         """
-        factor, mean = self.factor()[denominators], self.mean[denominators]
-        shapes = None if self.shapes is None else self.shapes[denominators]
-        own = noise if shapes is None else warp(noise, shapes[generator_of_tree])
-        coordinates = mean[generator_of_tree] + np.einsum("tij,tj->ti", factor[generator_of_tree], own)
-        inverse = np.linalg.inv(factor)
-        centred = coordinates[:, None] - mean
-        standardised = np.einsum("dij,tdj->tdi", inverse, centred)
-        log_scale = np.log(self.scale[denominators]).sum(1)
-        if shapes is None:
-            constant = 0.5 * self.num_coordinates * math.log(2.0 * math.pi)
-            log_density, normal = -0.5 * (standardised**2).sum(2) - log_scale - constant, standardised
-        else:
-            log_density = log_densities(standardised, shapes).sum(2) - log_scale
-            normal = unwarp(standardised, shapes)
+        generator_of_tree = generator_of_tree.astype(np.int64, copy=False)
+        if self.shapes is not None:
+            return self._draw_skewed(generator_of_tree, denominators, noise, self.shapes[denominators])
+        num_trees, size = noise.shape
+        coordinates, log_density = np.empty(noise.shape), np.empty((num_trees, len(denominators)))
+        standardised = np.empty((num_trees, len(denominators), size))
+        _density_kernels.draw(
+            self.table, generator_of_tree, denominators, noise, coordinates, log_density, standardised
+        )
         return ModelDraws(
-            coordinates, generator_of_tree, denominators, log_density, noise, standardised, normal, inverse
+            coordinates, generator_of_tree, denominators, log_density, noise, standardised, standardised
+        )
+
+    def _draw_skewed(
+        self,
+        generator_of_tree: Int[np.ndarray, "tree"],
+        denominators: Int32[np.ndarray, "denominator"],
+        noise: Float64[np.ndarray, "tree coordinate"],
+        shapes: Shapes,
+    ) -> ModelDraws:
+        """`draw` where the standardised coordinates have shapes, which are those of the denominators."""
+        factor, mean = self.factor()[denominators], self.mean[denominators]
+        own = warp(noise, shapes[generator_of_tree])
+        coordinates = mean[generator_of_tree] + np.einsum("tij,tj->ti", factor[generator_of_tree], own)
+        standardised = np.einsum("dij,tdj->tdi", np.linalg.inv(factor), coordinates[:, None] - mean)
+        log_density = log_densities(standardised, shapes).sum(2) - np.log(self.scale[denominators]).sum(1)
+        normal = unwarp(standardised, shapes)
+        return ModelDraws(
+            coordinates, generator_of_tree, denominators, log_density, noise, standardised, normal
         )
 
 
@@ -193,29 +203,20 @@ def gradient(
         The derivatives, and which components have any.
     """
     assert density.shapes is None  # training knows normal densities only
-    denominators = draws.denominators
-    at = np.arange(density.num_coordinates)
-    w = np.einsum("dji,tdj->tdi", draws.inverse, draws.standardised)
-    through = d_joint - (d_path[:, :, None] * w).sum(1)
-    by_mean = np.zeros_like(density.mean)
-    by_factor = np.zeros_like(density.table[:, :, 1:])
-    generator = denominators[draws.generator_of_tree]
-    np.add.at(by_mean, generator, through)
-    np.add.at(by_factor, generator, through[:, :, None] * draws.noise[:, None, :])
-    has_any = np.zeros(len(by_mean), np.bool_)
-    has_any[generator] = True
-    if d_score.any():
-        has_any[denominators] |= d_score.any(0)
-        weighted = d_score[:, :, None] * w
-        by_mean[denominators] += weighted.sum(0)
-        by_factor[denominators] += np.einsum("tdi,tdj->dij", weighted, draws.standardised)
-        inverse_diagonal = np.diagonal(draws.inverse, axis1=1, axis2=2)
-        by_factor[denominators[:, None], at, at] -= d_score.sum(0)[:, None] * inverse_diagonal
-    scale = density.scale
-    by_log_scale = (by_factor * density.factor()).sum(2)
-    by_rows = np.tril(by_factor * scale[:, :, None], -1)
-    by_rows[:, at, at] = by_log_scale
-    return np.concatenate((by_mean[:, :, None], by_rows), axis=2), has_any
+    slope, is_touched = np.zeros_like(density.table), np.zeros(len(density.table), np.bool_)
+    _density_kernels.add_gradient(
+        density.table,
+        draws.generator_of_tree,
+        draws.denominators,
+        draws.noise,
+        draws.standardised,
+        d_joint,
+        np.ascontiguousarray(d_path),
+        np.ascontiguousarray(d_score),
+        slope,
+        is_touched,
+    )
+    return slope, is_touched
 
 
 def ascend(
@@ -236,11 +237,4 @@ def ascend(
         num_updates: Updates of every component, updated in place.
         touched: Which components move.
     """
-    num_updates[touched] += 1
-    count = num_updates[touched].astype(np.float64)[:, None, None]
-    own = slope[touched]
-    first = FIRST_DECAY * moments[touched, ..., 0] + (1.0 - FIRST_DECAY) * own
-    second = SECOND_DECAY * moments[touched, ..., 1] + (1.0 - SECOND_DECAY) * own**2
-    moments[touched, ..., 0], moments[touched, ..., 1] = first, second
-    corrected = first / (1.0 - FIRST_DECAY**count)
-    density.table[touched] += rate * corrected / (np.sqrt(second / (1.0 - SECOND_DECAY**count)) + EPSILON)
+    _density_kernels.ascend(rate, density.table, slope, moments, num_updates, touched)
