@@ -65,7 +65,7 @@ def complete(inputs, tmp_path_factory):
 def poor_trees(inputs, complete, tmp_path_factory):
     """A file of probable topologies that all lack a split of the best one."""
     part = inputs[1]
-    posterior = read_tree_sample(complete / "posterior.trprobs", part.taxa)
+    posterior = read_tree_sample(complete / "topologies.trprobs", part.taxa)
     best = build_support(posterior.children[:1], part.taxa)
     splits = best.splits_of(posterior.children)
     lacking = [~(splits == inner).any(axis=1) for inner in range(6, 9)]
@@ -113,8 +113,8 @@ def test_a_support_without_the_best_split_is_grown(inputs, complete, poor_trees,
     records = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     assert records[-1]["iteration"] == result["iterations"]
     assert all(r["inverse_temperature"] == 1.0 for r in records if r["iteration"] > 400)
-    posterior = read_tree_sample(complete / "posterior.trprobs", inputs[1].taxa)
-    found = read_tree_sample(out / "posterior.trprobs", inputs[1].taxa)
+    posterior = read_tree_sample(complete / "topologies.trprobs", inputs[1].taxa)
+    found = read_tree_sample(out / "topologies.trprobs", inputs[1].taxa)
     probability = {t.tobytes(): p for t, p in zip(found.children, found.weights, strict=True)}
     for children, expected in list(zip(posterior.children, posterior.weights, strict=True))[:5]:
         assert probability.get(children.tobytes(), 0.0) == pytest.approx(expected, abs=0.05)

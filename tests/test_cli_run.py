@@ -126,7 +126,14 @@ def test_a_run_leaves_all_its_files(finished):
         "result.json",
         "posterior.npz",
         *("posterior.run1.t", "posterior.run2.t", "posterior.run1.p", "posterior.run2.p"),
-        *("posterior.trprobs", "consensus.con.tre", "consensus.nwk", "ccd_map.tre", "mcc.tre", "sbn_map.tre"),
+        *(
+            "topologies.trprobs",
+            "consensus.con.tre",
+            "consensus.nwk",
+            "ccd_map.tre",
+            "mcc.tre",
+            "sbn_map.tre",
+        ),
         *("splits.tsv", "credible_sets.tsv", "report.html"),
     }
     assert result["iterations"] == 600
@@ -148,7 +155,7 @@ def test_posterior_agrees_with_an_independent_estimate(finished, inputs):
     assert marginal["pooled"] == pytest.approx(
         log_marginal, abs=4 * np.hypot(error, marginal["standard_error"])
     )
-    found = read_tree_sample(out / "posterior.trprobs", read_alignment(inputs[0]).taxa)
+    found = read_tree_sample(out / "topologies.trprobs", read_alignment(inputs[0]).taxa)
     probability = {row.tobytes(): p for row, p in zip(found.children, found.weights, strict=True)}
     differences = [
         abs(p - probability.get(t.tobytes(), 0.0)) for t, p in zip(topologies, posterior, strict=True)
@@ -222,7 +229,7 @@ def test_evaluate_can_update_the_posterior_with_more_draws(finished, command, tm
     unchanged = before.keys() - estimates.keys() - {"seconds"}
     assert {key: before[key] for key in unchanged} == {key: after[key] for key in unchanged}
     assert before["seconds"]["training"] == after["seconds"]["training"]
-    assert "of 40000 draws" in (copy / "posterior.trprobs").read_text()
+    assert "of 40000 draws" in (copy / "topologies.trprobs").read_text()
     assert "of 40,000 draws" in (copy / "report.html").read_text(encoding="utf-8")
     old, new = load_final(out / "posterior.npz"), load_final(copy / "posterior.npz")
     np.testing.assert_array_equal(old.logits, new.logits)
@@ -233,7 +240,7 @@ def test_evaluate_can_update_the_posterior_with_more_draws(finished, command, tm
 
 def test_compare_with_the_runs_own_corrected_posterior(finished, command):
     out, _ = finished
-    code, printed, _ = command("compare", out, "--reference", out / "posterior.trprobs", "--json")
+    code, printed, _ = command("compare", out, "--reference", out / "topologies.trprobs", "--json")
     assert code == 0
     result = json.loads(printed)
     for measure in ("coverage", "kl", "total_variation"):
@@ -245,12 +252,14 @@ def test_compare_with_the_runs_own_corrected_posterior(finished, command):
     assert 0 < result["total_variation"]["refitted"] < 0.3
     assert result["splits"]["maximum"] < 1e-6
     assert (
-        command("compare", out, "--reference", out / "posterior.trprobs")[1].splitlines()[1].startswith("raw")
+        command("compare", out, "--reference", out / "topologies.trprobs")[1]
+        .splitlines()[1]
+        .startswith("raw")
     )
 
 
 def test_compare_says_why_a_posterior_is_absent_or_equal(inputs, finished, tmp_path, command):
-    reference = ["--reference", finished[0] / "posterior.trprobs"]
+    reference = ["--reference", finished[0] / "topologies.trprobs"]
     settings = ["--support", inputs[1], "--iterations", 5, "--repeats", 2, "--no-refit", "--quiet", *JC]
     out = tmp_path / "run"
     assert command("run", inputs[0], *settings, "--out", out)[0] == 0
@@ -289,7 +298,7 @@ def test_an_unreliable_posterior_is_warned_of(inputs, tmp_path, command):
 
 def test_a_burn_in_of_weighted_trees_is_refused(finished, command):
     out, _ = finished
-    code, _, err = command("compare", out, "--reference", out / "posterior.trprobs", "--burn-in", "0.25")
+    code, _, err = command("compare", out, "--reference", out / "topologies.trprobs", "--burn-in", "0.25")
     assert code == 2
     assert "--burn-in: expected no burn-in for the weighted trees" in err
 
@@ -306,7 +315,7 @@ def test_sample_writes_trees_of_the_posterior(finished, command, tmp_path):
     newick = command("sample", out, "-n", "300", "--format", "newick")[1]
     assert len(newick.splitlines()) == 300
     (tmp_path / "trees.nwk").write_text(newick)
-    reference = read_tree_sample(out / "posterior.trprobs")
+    reference = read_tree_sample(out / "topologies.trprobs")
     sampled = read_tree_sample(tmp_path / "trees.nwk", reference.taxa)
     probability = {row.tobytes(): p for row, p in zip(reference.children, reference.weights, strict=True)}
     # Counts are within 1 of what these draws say, and these differ from the run's by the standard error of an
@@ -370,7 +379,7 @@ def test_a_killed_run_continues_bit_for_bit(inputs, tmp_path, command):
     assert one["streams"] == other["streams"]
     for name, tensor in one["state"].items():
         assert torch.equal(tensor, other["state"][name]), name
-    for name in ("posterior.run1.t", "posterior.trprobs", "consensus.con.tre"):
+    for name in ("posterior.run1.t", "topologies.trprobs", "consensus.con.tre"):
         assert (straight / name).read_bytes() == (killed / name).read_bytes(), name
     metrics = [
         [json.loads(line)["bound"] for line in (path / "metrics.jsonl").read_text().splitlines()]

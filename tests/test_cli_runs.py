@@ -108,7 +108,7 @@ def test_two_runs_that_agree_have_exit_code_0(finished):
 def test_every_run_has_a_complete_directory(finished):
     out, _ = finished
     common = {
-        *("config.toml", "result.json", ".lock", "posterior.trprobs", "splits.tsv", "credible_sets.tsv"),
+        *("config.toml", "result.json", ".lock", "topologies.trprobs", "splits.tsv", "credible_sets.tsv"),
         *("posterior.run1.t", "posterior.run2.t", "posterior.run1.p", "posterior.run2.p"),
         *("consensus.con.tre", "consensus.nwk", "ccd_map.tre", "mcc.tre", "sbn_map.tre"),
     }
@@ -125,7 +125,7 @@ def test_runs_are_those_of_their_seeds_alone(finished, alignment, tmp_path, comm
     alone = tmp_path / "alone"
     code, _, err = command("run", alignment, "--out", alone, "--runs", 1, "--seed", 5, *QUICK, "--quiet")
     assert code == 0, err
-    for name in ("posterior.run1.t", "posterior.trprobs", "splits.tsv"):
+    for name in ("posterior.run1.t", "topologies.trprobs", "splits.tsv"):
         assert (alone / name).read_bytes() == (out / "run2" / name).read_bytes()
     one, other = (torch.load(path / "checkpoint.pt", weights_only=True) for path in (alone, out / "run2"))
     for name, tensor in one["state"].items():
@@ -135,7 +135,7 @@ def test_runs_are_those_of_their_seeds_alone(finished, alignment, tmp_path, comm
 def test_the_combined_posterior_lies_between_those_of_the_runs(finished):
     out, _ = finished
     folders = (out, out / "run1", out / "run2")
-    combined, first, second = (read_tree_sample(path / "posterior.trprobs") for path in folders)
+    combined, first, second = (read_tree_sample(path / "topologies.trprobs") for path in folders)
     probability = [
         {row.tobytes(): p for row, p in zip(one.children, one.weights, strict=True)}
         for one in (combined, first, second)
@@ -163,7 +163,7 @@ def test_commands_take_the_directory_of_several_runs(finished, tmp_path, command
     tolerance = 5 * np.hypot(one["standard_error"], other["standard_error"])
     assert one["pooled"] == pytest.approx(other["pooled"], abs=tolerance)
     assert again["num_draws"] == 10_000
-    code, printed, err = command("compare", out, "--reference", out / "posterior.trprobs", "--json")
+    code, printed, err = command("compare", out, "--reference", out / "topologies.trprobs", "--json")
     assert code == 0, err
     # the runs' own draws against fresh ones
     assert json.loads(printed)["total_variation"]["corrected"] < 0.05
@@ -181,7 +181,7 @@ def test_commands_take_the_directory_of_several_runs(finished, tmp_path, command
     posterior = open_run(out)
     assert len(posterior.topologies().weights) > 20
     assert posterior.sample(10).branch_lengths.shape == (10, 9)
-    agreement = posterior.compare(read_tree_sample(out / "posterior.trprobs", posterior.taxa))
+    agreement = posterior.compare(read_tree_sample(out / "topologies.trprobs", posterior.taxa))
     assert agreement["corrected"].total_variation < 0.05
     posterior.write(tmp_path / "files", num_trees=40)
     assert len(read_tree_draws(tmp_path / "files" / "posterior.run2.t").children) == 20
@@ -273,7 +273,7 @@ def test_sigterm_saves_and_the_runs_end_as_if_it_had_not_come(finished, alignmen
             pass
     code, _, err = command("run", "--resume", "--out", out, "--quiet")
     assert code == 0, err
-    for name in ("posterior.run1.t", "posterior.run2.t", "posterior.trprobs", "run2/posterior.trprobs"):
+    for name in ("posterior.run1.t", "posterior.run2.t", "topologies.trprobs", "run2/topologies.trprobs"):
         assert (straight / name).read_bytes() == (out / name).read_bytes(), name
 
 

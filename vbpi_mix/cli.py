@@ -313,7 +313,7 @@ def run(
     not. A single run cannot tell, and has exit code 0.
 
     Writes to DIR: result.json (marginal likelihood, bounds, diagnostics), posterior.run1.t, posterior.run1.p,
-    posterior.run2.t, posterior.run2.p, posterior.trprobs, consensus.con.tre, consensus.nwk, ccd_map.tre,
+    posterior.run2.t, posterior.run2.p, topologies.trprobs, consensus.con.tre, consensus.nwk, ccd_map.tre,
     mcc.tre and sbn_map.tre (trees for other programs), splits.tsv and credible_sets.tsv, config.toml,
     metrics.jsonl and checkpoint.pt, and report.html, a page with all of it for people. With several runs
     metrics.jsonl and checkpoint.pt are in DIR/run1, DIR/run2 and so on.

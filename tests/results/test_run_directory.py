@@ -85,7 +85,7 @@ def test_files_get_ordinary_permissions(tmp_path):
 
 
 def test_a_process_killed_at_any_moment_leaves_a_whole_file(tmp_path):
-    path = tmp_path / "posterior.trprobs"
+    path = tmp_path / "topologies.trprobs"
     for delay in (0.02, 0.05, 0.11):
         with subprocess.Popen([sys.executable, "-c", WRITER, str(path)], stdout=subprocess.PIPE) as process:
             assert process.stdout.readline() == b"ready\n"

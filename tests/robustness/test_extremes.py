@@ -86,7 +86,7 @@ def test_odd_names_are_in_every_output(run, tmp_path):
     assert code == 0, err
     assert result["provenance"]["num_taxa"] == 6
     out = tmp_path / "out"
-    for name in ("posterior.run1.t", "posterior.run2.t", "posterior.trprobs", "support.trees.tsv.gz"):
+    for name in ("posterior.run1.t", "posterior.run2.t", "topologies.trprobs", "support.trees.tsv.gz"):
         assert set(read_tree_sample(out / name).taxa) == set(NAMES), name
     for name in ("ccd_map.tre", "mcc.tre", "sbn_map.tre"):
         assert set(read_tree_draws(out / name).taxa) == set(NAMES), name

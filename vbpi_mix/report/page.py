@@ -66,7 +66,7 @@ FILES = {
     "sbn_map.tre": "most probable topology of the mixture",
     "splits.tsv": "splits with probabilities, branch lengths and errors",
     "credible_sets.tsv": "topologies of the 50, 90, 95 and 99% credible sets",
-    "posterior.trprobs": "topologies with posterior probabilities",
+    "topologies.trprobs": "topologies with posterior probabilities",
     "posterior.run1.t": "trees of the first half of the draws, or of the first run, for MrBayes' sumt",
     "posterior.run2.t": "trees of the second",
     "posterior.run1.p": "likelihoods, priors and parameters of the first, for MrBayes' sump and Tracer",

@@ -42,7 +42,7 @@ class Favourite:
     """A topology that a component takes on.
 
     Attributes:
-        rank: Its place in ``posterior.trprobs``, from 1.
+        rank: Its place in ``topologies.trprobs``, from 1.
         probability: Its posterior probability.
         responsibility: The component's responsibility for it.
     """

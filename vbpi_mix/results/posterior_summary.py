@@ -97,7 +97,7 @@ def summarise_splits(draws: PosteriorDraws, corrected: CorrectedPosterior) -> Sp
 
 
 def topology_order(corrected: CorrectedPosterior) -> Int64[np.ndarray, "found"]:
-    """Indices of the topologies of positive probability, most probable first, as in ``posterior.trprobs``."""
+    """Indices of the topologies of positive probability, most probable first: that of the ``.trprobs``."""
     return most_probable_first(corrected.topologies, corrected.topology_probabilities)
 
 

@@ -9,7 +9,7 @@
 ``posterior.npz``         networks and correlations after the refit, corrected topology probabilities
 ``posterior.run1.t``      importance-resampled trees in NEXUS, for MrBayes' ``sumt`` and others; ``run2``
 ``posterior.run1.p``      their likelihoods, priors, lengths and parameters, for ``sump`` and Tracer; ``run2``
-``posterior.trprobs``     topologies with posterior probabilities in NEXUS
+``topologies.trprobs``     topologies with posterior probabilities in NEXUS
 ``consensus.con.tre``     majority-rule consensus tree in NEXUS, for FigTree
 ``consensus.nwk``         the same in Newick, with supports as labels of the inner nodes
 ``ccd_map.tre``           most probable tree of the posterior's conditional clade distribution, for FigTree
@@ -112,7 +112,7 @@ class RunDirectory:
     @property
     def topology_probabilities(self) -> Path:
         """Topologies with their posterior probabilities."""
-        return self.path / "posterior.trprobs"
+        return self.path / "topologies.trprobs"
 
     @property
     def consensus(self) -> Path:

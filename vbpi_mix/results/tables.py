@@ -59,12 +59,12 @@ def credible_lines(
 ) -> str:
     """Text of ``credible_sets.tsv``: the topologies of the largest credible set, most probable first.
 
-    ``tree`` is the tree's name in ``posterior.trprobs``, ``credible_set`` the level of the smallest set that
+    ``tree`` is the tree's name in ``topologies.trprobs``, ``credible_set`` the level of the smallest set that
     holds it.
 
     Args:
         corrected: The posterior.
-        order: Indices of its topologies in the order of ``posterior.trprobs``.
+        order: Indices of its topologies in the order of ``topologies.trprobs``.
         sets: Its credible sets, smallest first.
     """
     num = sets[-1].num_topologies
