@@ -86,7 +86,7 @@ ANALYSES = {
         Analysis("primates", "GTR+FO+G4", 800_000, 1, 100),
         Analysis("primates", "HKY+FO", 800_000, 1, 100),
         Analysis("woodmouse", "GTR+F+G4", 7_000_000, 1, 500),
-        Analysis("DS2", "HKY+F", 300_000, 2, 50),
+        Analysis("DS2", "HKY+F", 600_000, 2, 50),
     )
 }
 """Analyses by name: chains of these agree within minutes of a core."""
