@@ -1,4 +1,4 @@
-"""Claim: `vbpi-mix run --dataset DSn` with default settings, from the shell prompt to all files.
+"""Claim: `vbpi-mix run --dataset DSn --runs 1` with default settings, from the shell prompt to all files.
 
 Runs the program once for each data set and records wall-clock seconds, peak memory, the run's result and,
 where a reference posterior exists (``VBPI_MIX_REFERENCE``), the agreement with it. One JSON file a data

@@ -15,7 +15,7 @@ def section(results: Path) -> Section | None:
     if not found:
         return None
     runs = list(found.values())
-    return Section("DS1 to DS8 with default settings", _findings(runs), _tables(runs), [*found])
+    return Section("DS1 to DS8, single runs with default settings", _findings(runs), _tables(runs), [*found])
 
 
 def headline(results: Path) -> Table | None:
@@ -91,8 +91,8 @@ def _summary(runs: list[dict[str, Any]]) -> Table:
             ]
         )
     return Table(
-        f"`vbpi-mix run --dataset DSn`, one row a run, {_threads(runs)}; seconds from prompt to all files. "
-        "Log marginal likelihood in nats: mean (standard deviation) of 100 bounds of 1,000 likelihood "
+        f"`vbpi-mix run --dataset DSn --runs 1`, one row a run, {_threads(runs)}; seconds from prompt to all "
+        "files. Log marginal likelihood in nats: mean (standard deviation) of 100 bounds of 1,000 likelihood "
         "evaluations.",
         [
             "",
