@@ -140,6 +140,13 @@ def test_equal_frequencies_are_on_the_diagonal():
     assert [element.text for element in root.iter("title")] == ["a", "<b>", "c"]
 
 
+def test_a_density_with_a_draw_far_out_can_be_drawn():
+    values = np.append(np.linspace(0.2, 0.3, 1000), np.full(5, 4e10))
+    drawing = density("far", values, (0.2, 0.3))
+    assert "nan" not in drawing
+    assert 'class="line' in drawing
+
+
 def test_a_density_peaks_where_the_draws_are():
     draws = np.random.default_rng(0).normal(3.0, 1.0, 4000)
     root = ElementTree.fromstring(density("of x", draws, (1.0, 5.0)))

@@ -106,6 +106,7 @@ def test_a_strange_result_is_one_message(tmp_path, content, fault):
     ("old", "new", "fault"),
     [
         ('"mean": ', '"mean": 1e999, "once": ', "mean: Input should be a finite number"),
+        ('"topology_entropy": [', '"topology_entropy": [1.0,', "components: .* as there are components"),
         ('"vbpi-mix"', '"vbpi-mis"', "versions: .* the version of vbpi-mix"),
         ('"level": 0.95', '"level": 0.8', "credible_sets: .* levels 0.5, 0.9, 0.95, 0.99"),
     ],

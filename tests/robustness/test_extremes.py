@@ -169,7 +169,7 @@ def test_a_sum_of_branch_lengths_that_is_no_number_is_refused(tmp_path):
         ("#NEXUS\nbegin trees;\ntree a = [&W 0] " + T + "\nend;", "add up to 0"),
         ("#NEXUS\nbegin trees;\ntree a = [&W 1e999] " + T + "\nend;", r"line 3, .*expected a finite weight"),
         (f"probability\ttopology\n1e308\t{T}\n1e308\t{T}\n", "add up to inf"),
-        ("(" + ",".join(f"x{i}" for i in range(100_000)) + ");", "x100, .* and 99990 more"),
+        ("(" + ",".join(f"x{i}" for i in range(20_000)) + ");", "x100, .* and 19990 more"),
     ],
 )
 def test_trees_that_cannot_be_a_support_are_refused(trees, message, tmp_path):
@@ -183,7 +183,7 @@ def test_trees_that_cannot_be_a_support_are_refused(trees, message, tmp_path):
 
 def test_depth_is_no_matter_of_recursion(tmp_path):
     path = tmp_path / "trees"
-    num_taxa = 100_000
+    num_taxa = 30_000
     names = [f"t{i}" for i in range(num_taxa)]
     path.write_text("(" * (num_taxa - 1) + names[0] + "".join(f",{name})" for name in names[1:]) + ";")
     sample = read_tree_sample(path, names)

@@ -201,9 +201,9 @@ def test_threads_are_those_asked_for(tmp_path):
     states = (1 << rng.integers(0, 4, (20, 20_000))).astype(np.uint8)
     write_fasta(Alignment(taxa, states, "random"), tmp_path / "data")
     (tmp_path / "trees").write_text("(" * 19 + "t0" + "".join(f",t{i})" for i in range(1, 20)) + ";")
-    settings = ["--support", tmp_path / "trees", "--iterations", 150, "--no-grow-support", "--no-refit"]
+    settings = ["--support", tmp_path / "trees", "--iterations", 120, "--no-grow-support", "--no-refit"]
     environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
-    shares = {}
+    of_main, of_others = {}, {}
     for threads in (1, 2):
         out = tmp_path / str(threads)
         arguments = ["run", tmp_path / "data", "--out", out, *QUICK, *settings, "--threads", threads]
@@ -215,7 +215,7 @@ def test_threads_are_those_asked_for(tmp_path):
             env=environment,
         )
         assert done.returncode == 0, done.stderr
-        of_main, of_others = map(float, done.stderr.split("busy: ")[1].split())
-        shares[threads] = of_others / of_main
-    assert shares[1] < 0.05
-    assert shares[2] > shares[1] + 0.05, shares
+        of_main[threads], of_others[threads] = map(float, done.stderr.split("busy: ")[1].split())
+    assert of_others[1] < 0.05 * of_main[1]
+    # On a busy machine the second thread may get little to do.
+    assert of_others[2] > 2 * of_others[1] + 0.05, (of_main, of_others)

@@ -177,7 +177,8 @@ def _kernel_density(
     """Density on an even grid up to a factor, from a fine histogram smoothed by a Gaussian."""
     quartiles = np.subtract(*np.quantile(values, [0.75, 0.25]))
     spread = min(values.std(), quartiles / 1.349) or values.std()
-    bandwidth = 0.9 * spread * len(values) ** -0.2
+    # Where a few draws lie far out the grid is wide, and no kernel may fall between its points.
+    bandwidth = max(0.9 * spread * len(values) ** -0.2, 0.5 * (grid[1] - grid[0]))
     counts, edges = np.histogram(values, bins=512, range=(grid[0], grid[-1]))
     centres = 0.5 * (edges[1:] + edges[:-1])
     return np.exp(-0.5 * ((grid[:, None] - centres) / bandwidth) ** 2) @ counts.astype(np.float64)

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from vbpi_mix.datasets import dataset_info
-from vbpi_mix.errors import ConfigurationError
+from vbpi_mix.errors import ConfigurationError, RunDirectoryError
 from vbpi_mix.likelihood.model_names import parse_model
 from vbpi_mix.report import words
 from vbpi_mix.report.charts import Line, density, line_chart, scatter_chart
@@ -323,6 +323,11 @@ def _components(runs: Sequence[RunDirectory]) -> list[Component]:
         balance, final = read_result(run.result).components, load_final(run.final_posterior)
         support = Checkpoint.load(run.checkpoint).state.mixture.support
         known = specialities(SubsplitNetworks.from_logits(support, final.logits), final)
+        if len(balance.ess) != len(final.logits):
+            raise RunDirectoryError(
+                f"{run.result}: expected {len(final.logits)} components, as in {run.final_posterior.name}, "
+                f"got {len(balance.ess)}; run the analysis again"
+            )
         prefix = f"{run.path.name}, " if len(runs) > 1 else ""
         columns = zip(balance.weight_share, balance.ess, balance.topology_entropy, strict=True)
         for number, (share, ess, entropy) in enumerate(columns, start=1):

@@ -14,6 +14,9 @@ from vbpi_mix.results.run_directory import RunDirectory, read_json_lines
 from vbpi_mix.results.tables import CREDIBLE_COLUMNS, SPLIT_COLUMNS
 from vbpi_mix.trees.summaries import LengthSummary, SplitTable
 
+LARGEST = 1e150
+"""More than any number that a run writes."""
+
 
 @dataclass(frozen=True)
 class PosteriorSplits:
@@ -137,8 +140,8 @@ def read_trainings(directory: RunDirectory) -> list[Training]:
 
 
 def _require_finite(numbers: Float64[np.ndarray, "..."]) -> None:
-    """Refuse numbers that are not finite (ValueError)."""
-    if not np.isfinite(numbers).all():
+    """Refuse numbers that are not finite, or so large that their squares are not (ValueError)."""
+    if not (np.abs(numbers) < LARGEST).all():
         raise ValueError("expected finite numbers")
 
 

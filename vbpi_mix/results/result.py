@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float64
-from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator, model_validator
 
 from vbpi_mix.errors import RunDirectoryError
 from vbpi_mix.results import correction, diagnostics, evaluation
@@ -30,6 +30,12 @@ class ComponentsSummary(_Frozen):
     weight_share: list[float]
     ess: list[float]
     topology_entropy: list[float]
+
+    @model_validator(mode="after")
+    def _have_one_value_each(self) -> "ComponentsSummary":
+        if not len(self.weight_share) == len(self.ess) == len(self.topology_entropy):
+            raise ValueError("expected as many values of each kind as there are components")
+        return self
 
 
 class CcdSummary(_Frozen):
