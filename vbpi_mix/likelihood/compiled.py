@@ -196,8 +196,11 @@ class _GeneralLikelihood(_CompiledLikelihood):
         self._blocks_of_piece = max(_BLOCKS_OF_PIECE, -(-len(codes) // _MAX_PIECES))
         num_parts = -(-len(codes) // self._blocks_of_piece)
         super().__init__(patterns.num_taxa, codes, weights, num_parts, threads, dtype)
+        pair = 2 * max(self._width, VECTOR_BYTES // np.dtype(dtype).itemsize)
+        rest = (patterns.num_patterns - (len(codes) - 1) * block) * self._width
+        self._cells_of_last = -(-rest // pair) * pair
         self._present = np.unique(codes).astype(np.int64)
-        bits = (np.arange(general_kernel.CODES)[:, None] >> np.arange(4) & 1).astype(np.float64)
+        self._bits = bits = (np.arange(general_kernel.CODES)[:, None] >> np.arange(4) & 1).astype(np.float64)
         self._leaf_partials = aligned((1, *bits.shape, self._width), dtype)
         self._leaf_partials[...] = bits[:, :, None]
         self._common = aligned((len(codes), block, 4), "float64")
@@ -236,7 +239,7 @@ class _GeneralLikelihood(_CompiledLikelihood):
             aligned((num_trees, 4), "float64"),
             aligned((num_trees, 4, 4), "float64"),
             aligned((num_trees, 4, 4), "float64"),
-            aligned((num_trees, 3, self._num_cells), "float64"),
+            aligned((num_trees, 4, self._num_cells), "float64"),
         )
         self._planned = (
             aligned((num_trees, num_taxa - 2, phases, 16, lanes), self._dtype),
@@ -263,6 +266,7 @@ class _GeneralLikelihood(_CompiledLikelihood):
             *self._parameters,
             SMALLEST_EXPONENT[self._dtype],
             self._present,
+            self._bits,
             *self._spectra,
             *self._planned,
             self._log_range,
@@ -277,6 +281,7 @@ class _GeneralLikelihood(_CompiledLikelihood):
             generation,
             mode,
             self._blocks_of_piece,
+            self._cells_of_last,
             self._tips,
             self._leaf_partials,
             self._common,
