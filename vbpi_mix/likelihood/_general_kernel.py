@@ -160,7 +160,10 @@ def accumulate(
         roots, scaled, states = root_weights[tree], is_scaled[tree], frequencies[tree]
         for block in range(start, stop):
             cells = CELLS if block < num_blocks - 1 else cells_of_last
-            _post_order(cells, codes, block, topology, roots, matrices, messages, scaled, nodes, rows, sites)
+            _post_order(
+                cells, codes, block, topology, roots, matrices, messages, scaled, job == GRADIENT, nodes,
+                rows, sites,
+            )  # fmt: skip
             if invariable[tree] > 0.0:
                 _add_invariable(invariable[tree], states, common[block], sites)
             total += add_log_likelihood(block * sites.shape[1], weights, sites, sites.shape[1])
@@ -403,9 +406,20 @@ def _message(node, num_taxa):
 
 @njit(forceinline=True)
 def _post_order(
-    cells, codes, block, children, root_weights, transitions, leaf_messages, is_scaled, nodes, rows, sites
+    cells,
+    codes,
+    block,
+    children,
+    root_weights,
+    transitions,
+    leaf_messages,
+    is_scaled,
+    keeps,
+    nodes,
+    rows,
+    sites,
 ):
-    """Messages and partials of all nodes; site likelihoods and exponents into `sites`."""
+    """Messages and, if one `keeps` them, partials of all nodes; site likelihoods and exponents."""
     num_internal = children.shape[0]
     num_taxa = num_internal + 2
     size = transitions.size // transitions.shape[0]
@@ -416,7 +430,7 @@ def _post_order(
         _look_up(cells, leaf_messages, leaf, codes, block, leaf, nodes, _message(leaf, num_taxa))
     for i in range(num_internal):
         first, second = np.intp(children[i, 0]), np.intp(children[i, 1])
-        partial = partials + i * NODE
+        partial = partials + i * NODE if keeps else 2 * partials - NODE
         at_first, at_second = _message(first, num_taxa), _message(second, num_taxa)
         if i < num_internal - 1 and not is_scaled[i]:
             _join_and_send(cells, transitions, i * size, nodes, at_first, at_second, partial, i * NODE)

@@ -7,6 +7,7 @@ threads.
 """
 
 from abc import ABC, abstractmethod
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,8 @@ SMALLEST_EXPONENT = {"float64": -960.0, "float32": -100.0}
 """Exponents of two above which products of messages are kept, a little inside the range of each dtype."""
 _BLOCKS_OF_PIECE = 8
 """Blocks of cells in a piece of work, if there are not many."""
+_MOST_TREES = 32
+"""Trees whose likelihoods under general models are computed at a time."""
 _MAX_PIECES = 16
 """Most pieces that the alignment is cut into under general models."""
 
@@ -320,6 +323,15 @@ class CompiledGeneralLikelihood(_GeneralLikelihood, _OneModelLikelihood):
         for buffer, parameter in zip(self._parameters, self._model, strict=True):
             buffer[:] = parameter
 
+    def value(
+        self, children: Topologies, branch_lengths: BranchLengths, *, out: LogLikelihoods | None = None
+    ) -> LogLikelihoods:
+        """Log-likelihood of every tree: see `TreeLikelihood.value`."""
+        log_likelihood = np.empty(children.shape[0]) if out is None else out
+        for part in _parts(children.shape[0]):
+            self._run(children[part], branch_lengths[part], log_likelihood[part], None)
+        return log_likelihood
+
 
 class CompiledPerTreeLikelihood(_GeneralLikelihood):
     """Compiled likelihood of trees each of which has model parameters of its own, and all derivatives.
@@ -365,8 +377,10 @@ class CompiledPerTreeLikelihood(_GeneralLikelihood):
             length is negative or a parameter out of range. NonFiniteError: A branch length is not finite.
         """
         log_likelihood = np.empty(children.shape[0]) if out is None else out
-        self._take(children.shape[0], parameters)
-        self._run(children, branch_lengths, log_likelihood, None)
+        for part in _parts(children.shape[0]):
+            own = ModelParameters(*(parameter[part] for parameter in parameters))
+            self._take(len(children[part]), own)
+            self._run(children[part], branch_lengths[part], log_likelihood[part], None)
         return log_likelihood
 
     def value_and_gradients(
@@ -419,6 +433,13 @@ class CompiledPerTreeLikelihood(_GeneralLikelihood):
                     f"{buffer.shape}, got {given.shape}."
                 )
             buffer[:] = given
+
+
+def _parts(num_trees: int) -> list[slice]:
+    """Parts of a batch of trees whose transition matrices fit into the caches together."""
+    count = max(1, -(-num_trees // _MOST_TREES))
+    ends = [num_trees * k // count for k in range(count + 1)]
+    return [slice(start, stop) for start, stop in pairwise(ends)]
 
 
 def check_shapes(
