@@ -82,6 +82,7 @@ def accumulate(
     generation,
     mode,
     blocks_of_piece,
+    cells_of_last,
     codes,
     leaf_partials,
     common,
@@ -109,6 +110,8 @@ def accumulate(
         generation: Of the arrays below.
         mode: `VALUE` or `GRADIENT` to post a job and work on it; `HELP` to help with jobs until they cease.
         blocks_of_piece: Blocks in a group.
+        cells_of_last: Cells of the last block that are in use: those of its patterns, and so many more that
+            vectors are full in pairs.
         codes: Sets of states of the leaves [block, taxon, pattern] uint8.
         leaf_partials: Partial of every code, the same for all categories [1, CODES, 4, width].
         common: One for the states that all leaves allow, else zero [block, pattern, 4] float64.
@@ -152,22 +155,24 @@ def accumulate(
         sites[3] = 1.0
         start = group * blocks_of_piece
         stop = min(start + blocks_of_piece, num_blocks)
+        # Outside the loop, as a part of an array costs some reference counts.
+        topology, matrices, messages = children[tree], transitions[tree], leaf_messages[tree]
+        roots, scaled, states = root_weights[tree], is_scaled[tree], frequencies[tree]
         for block in range(start, stop):
+            cells = CELLS if block < num_blocks - 1 else cells_of_last
             _post_order(
-                codes[block], children[tree], root_weights[tree], transitions[tree], leaf_messages[tree],
-                is_scaled[tree], nodes, rows, sites,
+                cells, codes, block, topology, roots, matrices, messages, scaled, job == GRADIENT, nodes,
+                rows, sites,
             )  # fmt: skip
             if invariable[tree] > 0.0:
-                _add_invariable(invariable[tree], frequencies[tree], common[block], sites)
+                _add_invariable(invariable[tree], states, common[block], sites)
             total += add_log_likelihood(block * sites.shape[1], weights, sites, sites.shape[1])
             if job == GRADIENT:
                 if invariable[tree] > 0.0:
-                    _by_invariable(
-                        frequencies[tree], invariable[tree], common[block], sites, by_constant[group, tree]
-                    )
+                    _by_invariable(states, invariable[tree], common[block], sites, by_constant[group, tree])
                 _pre_order(
-                    codes[block], leaf_partials, children[tree], root_weights[tree], transitions[tree],
-                    is_scaled[tree], nodes, rows, sites, gathered,
+                    cells, codes, block, leaf_partials, topology, roots, matrices, scaled, nodes, rows, sites,
+                    gathered,
                 )  # fmt: skip
                 if block == stop - 1 or (block - start) % GATHER == GATHER - 1:
                     _add_gathered(gathered, cotangents[group, tree], by_root[group, tree])
@@ -212,7 +217,7 @@ def collect(
         values: Of `_model_kernel.plan`; so are the others down to `change` [tree, 4].
         right: Right eigenvectors [tree, 4, 4].
         left: Their inverses [tree, 4, 4].
-        change: What exponentials exceed one by [tree, 3, cell of the edges].
+        change: What exponentials exceed one by, and their lengths [tree, 4, cell of the edges].
         log_likelihood: Of `accumulate` [group, tree].
         cotangents: Of `accumulate` [group, tree, 13, cell of the edges]; added up in place.
         by_root: Of `accumulate` [group, tree, 4, width]; added up in place.
@@ -309,66 +314,83 @@ def _multiply(matrices, at, row, column, a, b, nodes, to, to_second):
 
 
 @njit(forceinline=True)
-def _carry(matrices, at, row, column, nodes, source, to):
+def _carry(cells, matrices, at, row, column, nodes, source, to):
     """Multiply the four numbers of each cell of a node by a matrix; see `_multiply`."""
     lanes = num_lanes(nodes)
     phases = matrices.shape[1]
     step = phases * lanes
     for phase in range(phases):
         start = at + phase * 16 * lanes
-        for k in range(phase * lanes, CELLS, 2 * step):
+        for k in range(phase * lanes, cells, 2 * step):
             a, b = _four(nodes, source + k), _four(nodes, source + k + step)
             _multiply(matrices, start, row, column, a, b, nodes, to + k, to + k + step)
 
 
 @njit(forceinline=True)
-def _look_up(table, position, codes, leaf, nodes, to):
-    """Fill a node's rows with what a table [position, CODES, 4, width] has for the codes of a leaf."""
-    lanes = num_lanes(nodes)
-    width = table.shape[3]
-    start = position * CODES * 4 * width
-    further = lanes - 4  # a vector of eight takes its second four from there
-    if width == 1:
-        for k in range(0, CELLS, lanes):
-            j = k + further
-            a = fours(table, start + 4 * np.intp(codes[leaf, k]), start + 4 * np.intp(codes[leaf, j]))
-            b = fours(table, start + 4 * np.intp(codes[leaf, k + 1]), start + 4 * np.intp(codes[leaf, j + 1]))
-            c = fours(table, start + 4 * np.intp(codes[leaf, k + 2]), start + 4 * np.intp(codes[leaf, j + 2]))
-            d = fours(table, start + 4 * np.intp(codes[leaf, k + 3]), start + 4 * np.intp(codes[leaf, j + 3]))
-            _store_four(nodes, to + k, transpose_fours(a, b, c, d))
-    else:
-        shift = 2
-        while 1 << shift < width:
-            shift += 1
-        for k in range(0, CELLS, lanes):
-            j = k + further
-            a = start + (np.intp(codes[leaf, k >> shift]) << (shift + 2)) + (k & (width - 1))
-            b = start + (np.intp(codes[leaf, j >> shift]) << (shift + 2)) + (j & (width - 1))
-            found = (
-                fours(table, a, b),
-                fours(table, a + width, b + width),
-                fours(table, a + 2 * width, b + 2 * width),
-                fours(table, a + 3 * width, b + 3 * width),
-            )
-            _store_four(nodes, to + k, found)
+def _of_code(start, codes, block, leaf, pattern):
+    """Place of the four numbers that a table [CODES, 4] has for a leaf's code."""
+    return start + 4 * np.intp(codes[block, leaf, pattern])
 
 
 @njit(forceinline=True)
-def _join(nodes, first, second, to):
+def _look_up(cells, table, position, codes, block, leaf, nodes, to):
+    """Fill a node's rows with what a table [position, CODES, 4, width] has for the codes of a leaf."""
+    width = table.shape[3]
+    start = position * CODES * 4 * width
+    further = num_lanes(nodes) - 4  # a vector of eight takes its second four from there
+    if width == 1:
+        for k in range(0, cells, num_lanes(nodes)):
+            j = k + further
+            a, b = _of_code(start, codes, block, leaf, k), _of_code(start, codes, block, leaf, j)
+            first = fours(table, a, b)
+            a, b = _of_code(start, codes, block, leaf, k + 1), _of_code(start, codes, block, leaf, j + 1)
+            second = fours(table, a, b)
+            a, b = _of_code(start, codes, block, leaf, k + 2), _of_code(start, codes, block, leaf, j + 2)
+            third = fours(table, a, b)
+            a, b = _of_code(start, codes, block, leaf, k + 3), _of_code(start, codes, block, leaf, j + 3)
+            _store_four(nodes, to + k, transpose_fours(first, second, third, fours(table, a, b)))
+    elif width == 4:
+        _look_up_cells(cells, table, start, 4, 2, codes, block, leaf, nodes, to)
+    else:
+        shift = 3
+        while 1 << shift < width:
+            shift += 1
+        _look_up_cells(cells, table, start, width, shift, codes, block, leaf, nodes, to)
+
+
+@njit(forceinline=True)
+def _look_up_cells(cells, table, start, width, shift, codes, block, leaf, nodes, to):
+    """`_look_up` for a width, with its logarithm to base two, of four or more."""
+    further = num_lanes(nodes) - 4
+    for k in range(0, cells, num_lanes(nodes)):
+        j = k + further
+        a = start + (np.intp(codes[block, leaf, k >> shift]) << (shift + 2)) + (k & (width - 1))
+        b = start + (np.intp(codes[block, leaf, j >> shift]) << (shift + 2)) + (j & (width - 1))
+        found = (
+            fours(table, a, b),
+            fours(table, a + width, b + width),
+            fours(table, a + 2 * width, b + 2 * width),
+            fours(table, a + 3 * width, b + 3 * width),
+        )
+        _store_four(nodes, to + k, found)
+
+
+@njit(forceinline=True)
+def _join(cells, nodes, first, second, to):
     """Partial of a node from its children's messages."""
-    for k in range(0, CELLS, num_lanes(nodes)):
+    for k in range(0, cells, num_lanes(nodes)):
         _store_four(nodes, to + k, _product(_four(nodes, first + k), _four(nodes, second + k)))
 
 
 @njit(forceinline=True)
-def _join_and_send(matrices, at, nodes, first, second, partial, to):
+def _join_and_send(cells, matrices, at, nodes, first, second, partial, to):
     """Partial and message of a node from its children's messages."""
     lanes = num_lanes(nodes)
     phases = matrices.shape[1]
     step = phases * lanes
     for phase in range(phases):
         start = at + phase * 16 * lanes
-        for k in range(phase * lanes, CELLS, 2 * step):
+        for k in range(phase * lanes, cells, 2 * step):
             a = _product(_four(nodes, first + k), _four(nodes, second + k))
             b = _product(_four(nodes, first + k + step), _four(nodes, second + k + step))
             _store_four(nodes, partial + k, a)
@@ -382,50 +404,63 @@ def _message(node, num_taxa):
     return (node - num_taxa if node >= num_taxa else 2 * (num_taxa - 2) + node) * NODE
 
 
-@njit(nogil=True)
-def _post_order(codes, children, root_weights, transitions, leaf_messages, is_scaled, nodes, rows, sites):
-    """Messages and partials of all nodes; site likelihoods and exponents into `sites`."""
+@njit(forceinline=True)
+def _post_order(
+    cells,
+    codes,
+    block,
+    children,
+    root_weights,
+    transitions,
+    leaf_messages,
+    is_scaled,
+    keeps,
+    nodes,
+    rows,
+    sites,
+):
+    """Messages and, if one `keeps` them, partials of all nodes; site likelihoods and exponents."""
     num_internal = children.shape[0]
     num_taxa = num_internal + 2
     size = transitions.size // transitions.shape[0]
     partials = num_internal * NODE
+    width = leaf_messages.shape[3]
     rows[num_internal] = 0
     for leaf in range(num_taxa):
-        _look_up(leaf_messages, leaf, codes, leaf, nodes, _message(leaf, num_taxa))
+        _look_up(cells, leaf_messages, leaf, codes, block, leaf, nodes, _message(leaf, num_taxa))
     for i in range(num_internal):
         first, second = np.intp(children[i, 0]), np.intp(children[i, 1])
-        partial = partials + i * NODE
+        partial = partials + i * NODE if keeps else 2 * partials - NODE
         at_first, at_second = _message(first, num_taxa), _message(second, num_taxa)
         if i < num_internal - 1 and not is_scaled[i]:
-            _join_and_send(transitions, i * size, nodes, at_first, at_second, partial, i * NODE)
+            _join_and_send(cells, transitions, i * size, nodes, at_first, at_second, partial, i * NODE)
             continue
-        _join(nodes, at_first, at_second, partial)
+        _join(cells, nodes, at_first, at_second, partial)
         if is_scaled[i]:
-            _scale(nodes, partial, rows, i, codes.shape[1])
+            _scale(cells, width, nodes, partial, rows, i)
             if i < num_internal - 1:
-                _carry(transitions, i * size, 4, 1, nodes, partial, i * NODE)
+                _carry(cells, transitions, i * size, 4, 1, nodes, partial, i * NODE)
     top, last = 2 * partials - NODE, _message(num_taxa - 1, num_taxa)
-    _site_likelihoods(codes.shape[1], top, last, root_weights, nodes, rows, sites)
+    _site_likelihoods(cells, width, top, last, root_weights, nodes, rows, sites)
 
 
 @njit(nogil=True)
-def _scale(nodes, at, rows, i, num_patterns):
+def _scale(cells, width, nodes, at, rows, i):
     """Bring the largest partial of each pattern into [1/2, 1); keep the factor, add its exponent."""
     num_internal = rows.shape[0] - SPARE_ROWS
-    width = CELLS // num_patterns
     lanes = num_lanes(nodes)
     factors, exponents = i * CELLS, num_internal * CELLS
-    for k in range(0, CELLS, lanes):
+    for k in range(0, cells, lanes):
         x = _four(nodes, at + k)
         store(rows, factors + k, maximum(maximum(x[0], x[1]), maximum(x[2], x[3])))
     if width > 1:
-        for start in range(0, CELLS, width):
+        for start in range(0, cells, width):
             largest = rows[i, start]
             for cell in range(start + 1, start + width):
                 largest = max(largest, rows[i, cell])
             for cell in range(start, start + width):
                 rows[i, cell] = largest
-    for k in range(0, CELLS, lanes):
+    for k in range(0, cells, lanes):
         largest = load(rows, factors + k)
         factor = scale_to_unit(largest)
         store(rows, exponents + k, load(rows, exponents + k) + exponent_to_unit(largest))
@@ -434,20 +469,19 @@ def _scale(nodes, at, rows, i, num_patterns):
 
 
 @njit(nogil=True)
-def _site_likelihoods(num_patterns, top, last, root_weights, nodes, rows, sites):
+def _site_likelihoods(cells, width, top, last, root_weights, nodes, rows, sites):
     """Likelihoods and exponents of patterns, from the top node's partial and the last leaf's message."""
-    width = CELLS // num_patterns
     lanes = num_lanes(nodes)
     phases = root_weights.shape[0]
     exponents, by_cell = rows[rows.shape[0] - 2], rows[rows.shape[0] - 1]
     for phase in range(phases):
         w0, w1 = load(root_weights, phase * 4 * lanes), load(root_weights, (phase * 4 + 1) * lanes)
         w2, w3 = load(root_weights, (phase * 4 + 2) * lanes), load(root_weights, (phase * 4 + 3) * lanes)
-        for k in range(phase * lanes, CELLS, phases * lanes):
+        for k in range(phase * lanes, cells, phases * lanes):
             x = _product(_four(nodes, top + k), _four(nodes, last + k))
             store(by_cell, k, (w0 * x[0] + w1 * x[1]) + (w2 * x[2] + w3 * x[3]))
     likelihoods, site_exponents = sites[0], sites[1]
-    for pattern in range(num_patterns):
+    for pattern in range(cells // width):
         cell = pattern * width
         site_exponents[pattern] = exponents[cell]
         likelihood = by_cell[cell]
@@ -456,6 +490,7 @@ def _site_likelihoods(num_patterns, top, last, root_weights, nodes, rows, sites)
             for further in range(cell + 4, cell + width):
                 likelihood += by_cell[further]
         likelihoods[pattern] = likelihood
+    likelihoods[cells // width :] = 1.0
 
 
 @njit(nogil=True)
@@ -494,9 +529,11 @@ def _by_invariable(frequencies, invariable, common, sites, by_root):
                 by_root[x] += share * common[pattern, x]
 
 
-@njit(nogil=True)
+@njit(forceinline=True)
 def _pre_order(
+    cells,
     codes,
+    block,
     leaf_partials,
     children,
     root_weights,
@@ -517,33 +554,46 @@ def _pre_order(
     root, leaf = spare + 2 * NODE, spare + 3 * NODE
     top = 2 * partials - NODE
     _start(
-        codes.shape[1], top, spare - NODE, root, partials - NODE, root_weights, nodes, rows, sites, gathered
+        cells,
+        leaf_partials.shape[3],
+        top,
+        spare - NODE,
+        root,
+        partials - NODE,
+        root_weights,
+        nodes,
+        rows,
+        sites,
+        gathered,
     )
     for i in range(num_internal, -1, -1):
         is_root = i == num_internal  # above the top node, and the last leaf its only child
         outer = root if is_root else i * NODE
         if not is_root and is_scaled[i]:
-            _rescale(nodes, outer, rows, i * CELLS)
+            _rescale(cells, nodes, outer, rows, i * CELLS)
         for side in range(1 if is_root else 2):
             child = num_taxa - 1 if is_root else np.intp(children[i, side])
             message = top if is_root else _message(np.intp(children[i, 1 - side]), num_taxa)
             partial = partials + (child - num_taxa) * NODE
             if child < num_taxa:
                 partial = leaf
-                _look_up(leaf_partials, 0, codes, child, nodes, leaf)
-            _gather(nodes, outer, message, partial, spare + side * NODE, gathered, child * gathered_size)
+                _look_up(cells, leaf_partials, 0, codes, block, child, nodes, leaf)
+            _gather(
+                cells, nodes, outer, message, partial, spare + side * NODE, gathered, child * gathered_size
+            )
         for side in range(0 if is_root else 2):
             below = np.intp(children[i, side]) - num_taxa
             if below >= 0:
-                _carry(transitions, below * size, 1, 4, nodes, spare + side * NODE, below * NODE)
+                _carry(cells, transitions, below * size, 1, 4, nodes, spare + side * NODE, below * NODE)
 
 
 @njit(nogil=True)
-def _start(num_patterns, top, last, root, outer, root_weights, nodes, rows, sites, gathered):
+def _start(cells, width, top, last, root, outer, root_weights, nodes, rows, sites, gathered):
     """D of the top node and derivatives by root weights.
 
     Args:
-        num_patterns: Patterns of a block.
+        cells: Cells of the block that are in use.
+        width: Cells of a pattern.
         top: Position of the top node's partial.
         last: Position of the last leaf's message.
         root: Position to fill with root weights times weight / f: times `top`, they are U of the last leaf.
@@ -554,12 +604,11 @@ def _start(num_patterns, top, last, root, outer, root_weights, nodes, rows, site
         sites: See `accumulate`; weight / f and whether it counts.
         gathered: Derivatives by root weights are added to the beginning of its last row, one for each state.
     """
-    width = CELLS // num_patterns
     lanes = num_lanes(nodes)
     phases = root_weights.shape[0]
     ratios = rows[rows.shape[0] - 1]
     weights, counts = sites[0], sites[3]
-    for pattern in range(num_patterns):
+    for pattern in range(cells // width):
         ratio = weights[pattern] * counts[pattern]
         if width == 1:
             ratios[pattern] = ratio
@@ -576,7 +625,7 @@ def _start(num_patterns, top, last, root, outer, root_weights, nodes, rows, site
             load(root_weights, first + 3 * lanes),
         )
         total = (zeros(nodes), zeros(nodes), zeros(nodes), zeros(nodes))
-        for k in range(phase * lanes, CELLS, phases * lanes):
+        for k in range(phase * lanes, cells, phases * lanes):
             ratio = load(ratios, k)
             ratio = (ratio, ratio, ratio, ratio)
             message = _product(ratio, _four(nodes, last + k))
@@ -591,9 +640,9 @@ def _start(num_patterns, top, last, root, outer, root_weights, nodes, rows, site
 
 
 @njit(nogil=True)
-def _rescale(nodes, at, rows, factors):
+def _rescale(cells, nodes, at, rows, factors):
     """Multiply a node's D by the factors of its partials."""
-    for k in range(0, CELLS, num_lanes(nodes)):
+    for k in range(0, cells, num_lanes(nodes)):
         factor = load(rows, factors + k)
         _store_four(nodes, at + k, _product(_four(nodes, at + k), (factor, factor, factor, factor)))
 
@@ -616,14 +665,14 @@ def _keep_three(gathered, at, total):
 
 
 @njit(forceinline=True)
-def _gather(nodes, outer, message, partial, to, gathered, at):
+def _gather(cells, nodes, outer, message, partial, to, gathered, at):
     """U of a node from D of its parent and its sibling's message, and G of its branch."""
     lanes = num_lanes(nodes)
     phases = gathered.shape[1]
     for phase in range(phases):
         none = (zeros(nodes), zeros(nodes), zeros(nodes))
         g0, g1, g2, g3 = none, none, none, none
-        for k in range(phase * lanes, CELLS, phases * lanes):
+        for k in range(phase * lanes, cells, phases * lanes):
             last = load(nodes, partial + 3 * ROW + k)
             difference = (
                 load(nodes, partial + k) - last,

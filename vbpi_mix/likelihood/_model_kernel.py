@@ -65,6 +65,7 @@ def plan(
     invariable,
     smallest_exponent,
     codes,
+    bits,
     values,
     right,
     left,
@@ -94,10 +95,11 @@ def plan(
         invariable: Probabilities of invariable sites [tree].
         smallest_exponent: See `choose_scaled`.
         codes: Codes of leaves whose messages are wanted [code].
+        bits: One for the states of every code, else zero [CODES, 4].
         values: Filled with eigenvalues, the first one zero [tree, 4].
         right: Filled with right eigenvectors, as columns [tree, 4, 4].
         left: Filled with their inverses [tree, 4, 4].
-        change: Filled with ``e - 1`` of the other eigenvalues [tree, 3, cell].
+        change: Filled with ``e - 1`` of the other eigenvalues, and tau [tree, 4, cell].
         transitions: Filled with P of the branches of internal nodes, entries repeated to fill a vector
             [tree, internal, phase, 16, lane].
         leaf_messages: Filled with the messages of leaves [tree, taxon, CODES, 4, width].
@@ -123,7 +125,7 @@ def plan(
         if fault >= 0:
             return BAD_MODEL, tree, fault
         eigen_system(frequencies[tree], exchangeabilities[tree], values[tree], right[tree], left[tree], work)
-        taus = cells[16]
+        taus = change[tree, 3]
         taus[num_edges * width :] = 0.0
         for edge in range(num_edges):
             for c in range(width):
@@ -135,7 +137,7 @@ def plan(
             cell = edge * width + fastest
             log_most[tree, edge] = np.log2(cells[16, cell])
             slack[tree, edge] = np.log2(cells[17, cell]) - np.log2(cells[18, cell])
-        _spread(cells, num_taxa, codes, leaf_messages[tree], transitions[tree])
+        _spread(cells, num_taxa, codes, bits, leaf_messages[tree], transitions[tree])
         phases, lanes = root_weights.shape[1], root_weights.shape[3]
         for phase in range(phases):
             for x in range(4):
@@ -248,9 +250,9 @@ def _fill_probabilities(values, right, left, change, cells, work):
         values: Eigenvalues [4].
         right: Right eigenvectors [4, 4].
         left: Their inverses [4, 4].
-        change: Filled with ``e - 1`` [3, cell].
-        cells: The first rows are filled with P, row by row. The next one holds tau; it and the last two are
-            filled with P's smallest diagonal entry, smallest entry and largest entry [PLAN_ROWS, cell].
+        change: Filled with ``e - 1``; the last row is tau [4, cell].
+        cells: Filled with P, row by row, then P's smallest diagonal entry, smallest entry and largest entry
+            [PLAN_ROWS, cell].
         work: Workspace [WORK].
     """
     num_cells = cells.shape[1]
@@ -260,7 +262,7 @@ def _fill_probabilities(values, right, left, change, cells, work):
                 work[3 * (4 * x + y) + k - 1] = right[x, k] * left[k, y]
     one = constant(zeros(work), 1.0)
     for j in range(0, num_cells, 4):
-        tau = load(cells, 16 * num_cells + j)
+        tau = load(change, 3 * num_cells + j)
         c1 = expm1(tau * broadcast(values, 1))
         c2 = expm1(tau * broadcast(values, 2))
         c3 = expm1(tau * broadcast(values, 3))
@@ -283,36 +285,46 @@ def _fill_probabilities(values, right, left, change, cells, work):
         store(cells, 18 * num_cells + j, largest)
 
 
+@njit(forceinline=True)
+def _sum_columns(bits, code, p0, p1, p2, p3):
+    """Sum of the vectors, one for each state, of the states of a code."""
+    return (broadcast(bits, 4 * code) * p0 + broadcast(bits, 4 * code + 1) * p1) + (
+        broadcast(bits, 4 * code + 2) * p2 + broadcast(bits, 4 * code + 3) * p3
+    )
+
+
 @njit(nogil=True)
-def _spread(cells, num_taxa, codes, leaf_messages, transitions):
+def _spread(cells, num_taxa, codes, bits, leaf_messages, transitions):
     """Put the transition matrices where the likelihood's kernel wants them.
 
     Args:
         cells: Of `_fill_probabilities` [PLAN_ROWS, cell].
         num_taxa: Number of leaves, whose branches are the first ones.
         codes: Codes of leaves whose messages are wanted [code].
+        bits: Of `plan` [CODES, 4].
         leaf_messages: Filled with the messages of leaves [taxon, CODES, 4, width].
         transitions: Filled with P of internal nodes [internal, phase, 16, lane].
     """
     num_cells, width = cells.shape[1], leaf_messages.shape[3]
     phases, lanes = transitions.shape[1], num_lanes(transitions)
+    columns = np.empty((4, 4))
     for leaf in range(num_taxa):
-        for code in codes:
-            for x in range(4):
-                at = ((leaf * CODES + code) * 4 + x) * width
-                if width == 1:
-                    total = 0.0
-                    for y in range(4):
-                        if code >> y & 1:
-                            total += cells[4 * x + y, leaf]
-                    leaf_messages[leaf, code, x, 0] = total
-                    continue
-                for c in range(0, width, 4):
-                    sums = zeros(cells)
-                    for y in range(4):
-                        if code >> y & 1:
-                            sums = sums + load(cells, (4 * x + y) * num_cells + leaf * width + c)
-                    store_four(leaf_messages, at + c, sums)
+        if width == 1:
+            for entry in range(16):
+                columns[entry % 4, entry // 4] = cells[entry, leaf]
+            p0, p1, p2, p3 = load(columns, 0), load(columns, 4), load(columns, 8), load(columns, 12)
+            for code in codes:
+                message = _sum_columns(bits, code, p0, p1, p2, p3)
+                store_four(leaf_messages, (leaf * CODES + code) * 4, message)
+            continue
+        for x in range(4):
+            for c in range(0, width, 4):
+                at = 4 * x * num_cells + leaf * width + c
+                p0, p1 = load(cells, at), load(cells, at + num_cells)
+                p2, p3 = load(cells, at + 2 * num_cells), load(cells, at + 3 * num_cells)
+                for code in codes:
+                    message = _sum_columns(bits, code, p0, p1, p2, p3)
+                    store_four(leaf_messages, ((leaf * CODES + code) * 4 + x) * width + c, message)
     for i in range(transitions.shape[0] - 1):
         edge = num_taxa + i
         for phase in range(phases):
@@ -339,7 +351,7 @@ def add_to_derivatives(
         values: Of `plan` [4].
         right: Of `plan` [4, 4].
         left: Of `plan` [4, 4].
-        change: Of `plan` [3, cell].
+        change: Of `plan` [4, cell].
         cotangents: ``G[x, y]`` in row 3 x + y; the last row is workspace [13, cell].
         width: Cells of a branch.
         work: Workspace [WORK].
@@ -348,28 +360,25 @@ def add_to_derivatives(
     """
     num_categories = rates.shape[0]
     num_edges, num_cells = branch_lengths.shape[0], change.shape[1]
-    divided, inner = 64, 128  # places in the workspace, after the sums: sixteen vectors each
+    divided, inner, inverses = 64, 128, 192  # places in the workspace, after the sums
     work[:64] = 0.0
+    for k in range(4):
+        for m in range(4):
+            gap = values[k] - values[m]
+            work[inverses + 4 * k + m] = 1.0 / gap if gap != 0.0 else 0.0
     one = constant(zeros(work), 1.0)
     for j in range(0, num_cells, 4):
-        for lane in range(4):
-            cell = j + lane
-            edge, c = cell // width, cell % width
-            work[192 + lane] = 0.0
-            if edge < num_edges:
-                work[192 + lane] = branch_lengths[edge] * rates[c if c < num_categories else 0]
-        tau = load(work, 192)
+        tau = load(change, 3 * num_cells + j)
         for k in range(4):
             own = zeros(work) if k == 0 else load(change, (k - 1) * num_cells + j)
             store(work, divided + 20 * k, tau * (own + one))
             for m in range(k + 1, 4):
                 other = load(change, (m - 1) * num_cells + j)
-                gap = values[k] - values[m]
-                d = tau * constant(tau, gap)
+                d = tau * constant(tau, values[k] - values[m])
                 series = constant(d, 1.0 / 7.0)
                 for n in range(6, 0, -1):
                     series = (series * d + one) * constant(d, 1.0 / n)
-                quotient = (own - other) * constant(d, 1.0 / gap if gap != 0.0 else 0.0)
+                quotient = (own - other) * broadcast(work, inverses + 4 * k + m)
                 quotient = choose_small(d, _SMALL, tau * (other + one) * series, quotient)
                 store(work, divided + 4 * (4 * k + m), quotient)
                 store(work, divided + 4 * (4 * m + k), quotient)

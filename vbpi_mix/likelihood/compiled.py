@@ -7,6 +7,7 @@ threads.
 """
 
 from abc import ABC, abstractmethod
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,8 @@ SMALLEST_EXPONENT = {"float64": -960.0, "float32": -100.0}
 """Exponents of two above which products of messages are kept, a little inside the range of each dtype."""
 _BLOCKS_OF_PIECE = 8
 """Blocks of cells in a piece of work, if there are not many."""
+_MOST_TREES = 32
+"""Trees whose likelihoods under general models are computed at a time."""
 _MAX_PIECES = 16
 """Most pieces that the alignment is cut into under general models."""
 
@@ -196,8 +199,11 @@ class _GeneralLikelihood(_CompiledLikelihood):
         self._blocks_of_piece = max(_BLOCKS_OF_PIECE, -(-len(codes) // _MAX_PIECES))
         num_parts = -(-len(codes) // self._blocks_of_piece)
         super().__init__(patterns.num_taxa, codes, weights, num_parts, threads, dtype)
+        pair = 2 * max(self._width, VECTOR_BYTES // np.dtype(dtype).itemsize)
+        rest = (patterns.num_patterns - (len(codes) - 1) * block) * self._width
+        self._cells_of_last = -(-rest // pair) * pair
         self._present = np.unique(codes).astype(np.int64)
-        bits = (np.arange(general_kernel.CODES)[:, None] >> np.arange(4) & 1).astype(np.float64)
+        self._bits = bits = (np.arange(general_kernel.CODES)[:, None] >> np.arange(4) & 1).astype(np.float64)
         self._leaf_partials = aligned((1, *bits.shape, self._width), dtype)
         self._leaf_partials[...] = bits[:, :, None]
         self._common = aligned((len(codes), block, 4), "float64")
@@ -236,7 +242,7 @@ class _GeneralLikelihood(_CompiledLikelihood):
             aligned((num_trees, 4), "float64"),
             aligned((num_trees, 4, 4), "float64"),
             aligned((num_trees, 4, 4), "float64"),
-            aligned((num_trees, 3, self._num_cells), "float64"),
+            aligned((num_trees, 4, self._num_cells), "float64"),
         )
         self._planned = (
             aligned((num_trees, num_taxa - 2, phases, 16, lanes), self._dtype),
@@ -263,6 +269,7 @@ class _GeneralLikelihood(_CompiledLikelihood):
             *self._parameters,
             SMALLEST_EXPONENT[self._dtype],
             self._present,
+            self._bits,
             *self._spectra,
             *self._planned,
             self._log_range,
@@ -277,6 +284,7 @@ class _GeneralLikelihood(_CompiledLikelihood):
             generation,
             mode,
             self._blocks_of_piece,
+            self._cells_of_last,
             self._tips,
             self._leaf_partials,
             self._common,
@@ -314,6 +322,15 @@ class CompiledGeneralLikelihood(_GeneralLikelihood, _OneModelLikelihood):
         super()._allocate(num_trees)
         for buffer, parameter in zip(self._parameters, self._model, strict=True):
             buffer[:] = parameter
+
+    def value(
+        self, children: Topologies, branch_lengths: BranchLengths, *, out: LogLikelihoods | None = None
+    ) -> LogLikelihoods:
+        """Log-likelihood of every tree: see `TreeLikelihood.value`."""
+        log_likelihood = np.empty(children.shape[0]) if out is None else out
+        for part in _parts(children.shape[0]):
+            self._run(children[part], branch_lengths[part], log_likelihood[part], None)
+        return log_likelihood
 
 
 class CompiledPerTreeLikelihood(_GeneralLikelihood):
@@ -360,8 +377,10 @@ class CompiledPerTreeLikelihood(_GeneralLikelihood):
             length is negative or a parameter out of range. NonFiniteError: A branch length is not finite.
         """
         log_likelihood = np.empty(children.shape[0]) if out is None else out
-        self._take(children.shape[0], parameters)
-        self._run(children, branch_lengths, log_likelihood, None)
+        for part in _parts(children.shape[0]):
+            own = ModelParameters(*(parameter[part] for parameter in parameters))
+            self._take(len(children[part]), own)
+            self._run(children[part], branch_lengths[part], log_likelihood[part], None)
         return log_likelihood
 
     def value_and_gradients(
@@ -414,6 +433,13 @@ class CompiledPerTreeLikelihood(_GeneralLikelihood):
                     f"{buffer.shape}, got {given.shape}."
                 )
             buffer[:] = given
+
+
+def _parts(num_trees: int) -> list[slice]:
+    """Parts of a batch of trees whose transition matrices fit into the caches together."""
+    count = max(1, -(-num_trees // _MOST_TREES))
+    ends = [num_trees * k // count for k in range(count + 1)]
+    return [slice(start, stop) for start, stop in pairwise(ends)]
 
 
 def check_shapes(
