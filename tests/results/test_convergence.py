@@ -96,9 +96,12 @@ def test_each_criterion_alone_keeps_runs_from_having_converged(name, changes, va
 
 
 def test_all_reasons_are_named_and_every_cure_once():
-    line = judge([evidence(), evidence(pareto_k=0.9, splits=table(1, 0), log_marginal=-90.0)]).line
-    assert line.count("train longer (--iterations) or add components (--components)") == 1
-    assert line.count(";") == 2
+    line = judge([evidence(), evidence(pareto_k=0.9, ess=9.0, splits=table(1, 0), log_marginal=-90.0)]).line
+    assert line.endswith(
+        ": train longer (--iterations) or add components (--components) or draw more (--repeats)"
+    )
+    assert line.count("train longer") == 1
+    assert line.count(";") == 3
     for part in ("k-hat 0.90", "ASDSF", "10.00 nats apart"):
         assert part in line
 

@@ -64,7 +64,7 @@ class Criterion(BaseModel):
     reason: str
     """What was found, in words."""
     cure: str
-    """What to do if it is not good enough."""
+    """What to do if it is not good enough; alternatives are joined by "or"."""
 
 
 @dataclass(frozen=True)
@@ -123,8 +123,8 @@ def judge(runs: Sequence[RunEvidence]) -> Verdict:
         criteria.append(_support(runs))
     failed = [criterion for criterion in criteria if criterion.passed is False]
     if failed:
-        cures = dict.fromkeys(criterion.cure for criterion in failed)
-        line = f"converged: no - {'; '.join(c.reason for c in failed)}: {', or '.join(cures)}"
+        cures = dict.fromkeys(cure for criterion in failed for cure in criterion.cure.split(" or "))
+        line = f"converged: no - {'; '.join(c.reason for c in failed)}: {' or '.join(cures)}"
         return Verdict(False, line, tuple(criteria))
     known = ", ".join(criterion.reason for criterion in criteria if criterion.passed is not None)
     if len(runs) == 1:
