@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from vbpi_mix.alignment import Alignment
+from vbpi_mix.errors import RunDirectoryError
 from vbpi_mix.likelihood.model_names import parse_model
 from vbpi_mix.patterns import compress
 from vbpi_mix.report.clades import smaller_side
@@ -201,6 +202,25 @@ def test_free_parameters_have_priors_and_others_their_values(model, free, given)
     told = _prior_sentence(config)
     assert [words for words in given if f"– {words}" not in told] == []
     assert told.count(" – ") == free + len(given)
+
+
+def test_splits_that_no_draw_has_are_read_without_lengths(nasty_run, tmp_path):
+    header, *rows = nasty_run.splits.read_text(encoding="utf-8").splitlines()
+    assert float(rows[0].split("\t")[3]) > 0.5
+    path = tmp_path / "splits.tsv"
+    for row, probability, is_read in ((-1, "1e-6", True), (-1, "nan", False), (0, "1", False)):
+        changed = [line.split("\t") for line in rows]
+        changed[row][3:] = [probability, "1e-8", *(len(changed[row]) - 5) * ["nan"]]
+        path.write_text(
+            "\n".join(["\t".join(line) for line in [[header], *changed]]) + "\n", encoding="utf-8"
+        )
+        if is_read:
+            table = read_splits(path).table
+            assert np.isnan(table.lengths.mean[-1])
+            assert np.isfinite(table.lengths.mean[:-1]).all()
+        else:
+            with pytest.raises(RunDirectoryError, match="expected the file as the run wrote it"):
+                read_splits(path)
 
 
 def test_splits_come_back_as_they_were_written(nasty_run):

@@ -51,7 +51,10 @@ def read_splits(path: Path) -> PosteriorSplits:
         named = {int(side.argmax()): json.loads(row[0])[0] for side, row in zip(sides, rows, strict=True)
                  if row[2] == "1"}  # fmt: skip
         taxa = tuple(named[i] for i in range(sides.shape[1]))
-        _require_finite(numbers)
+        # Splits that were found without being drawn have no lengths; they are improbable.
+        is_drawn = ~np.isnan(numbers[:, 2:]).all(axis=1) | (numbers[:, 0] > 0.5)
+        _require_finite(numbers[:, :2])
+        _require_finite(numbers[is_drawn])
         _require_probabilities(numbers[:, 0])
         if not all(isinstance(name, str) for name in taxa):
             raise TypeError("names")
