@@ -9,6 +9,8 @@ from vbpi_mix.likelihood.models import ModelParameters, discrete_gamma_rates, gt
 from vbpi_mix.likelihood.reference import log_likelihood_of_parameters
 from vbpi_mix.patterns import SitePatterns
 
+HALVES = (slice(4000), slice(4000, None))
+
 
 def draw_parameters(num_trees, num_categories, seed, *, invariable=True):
     """Parameters without any relation to each other."""
@@ -71,6 +73,41 @@ def test_agrees_with_autograd_of_the_reference(
         children, lengths, parameters
     )
     assert_all_same(actual, by_autograd(children, lengths, parameters, patterns), rtol=1e-9)
+
+
+# The kernel's vectors hold four categories or eight, and take turns where there are more.
+@pytest.mark.parametrize(("dtype", "rtol"), [("float64", 1e-9), ("float32", 1e-4)])
+@pytest.mark.parametrize("num_categories", [5, 9, 33])
+def test_many_categories(num_categories, dtype, rtol, draw_trees, draw_patterns):
+    children, lengths = draw_trees(6, 1, seed=41)
+    patterns = draw_patterns(6, 37, seed=42)
+    parameters = draw_parameters(1, num_categories, seed=43)
+    actual = CompiledPerTreeLikelihood(patterns, num_categories, dtype=dtype).value_and_gradients(
+        children, lengths, parameters
+    )
+    assert_all_same(actual, by_autograd(children, lengths, parameters, patterns), rtol=rtol)
+
+
+def test_halves_of_a_long_alignment_add_up(draw_trees, draw_patterns):
+    # So long that pieces of work have more blocks than derivatives are gathered over.
+    children, lengths = draw_trees(5, 1, seed=44)
+    whole = draw_patterns(5, 9001, seed=45)
+    halves = [SitePatterns(whole.taxa, whole.states[:, part], whole.weights[part]) for part in HALVES]
+    parameters = draw_parameters(1, 2, seed=46)
+    expected, first, second = (
+        CompiledPerTreeLikelihood(patterns, 2).value_and_gradients(children, lengths, parameters)
+        for patterns in (whole, *halves)
+    )
+    total = ModelParameters(*(x + y for x, y in zip(first[2], second[2], strict=True)))
+    assert_all_same((first[0] + second[0], first[1] + second[1], total), expected, rtol=1e-10)
+
+
+def test_batches_in_parts(draw_trees, draw_patterns):
+    children, lengths = draw_trees(5, 75, seed=47)
+    likelihood = CompiledPerTreeLikelihood(draw_patterns(5, 20, seed=48), 2)
+    parameters = draw_parameters(75, 2, seed=49)
+    expected, _, _ = likelihood.value_and_gradients(children, lengths, parameters)
+    np.testing.assert_array_equal(likelihood.value(children, lengths, parameters), expected)
 
 
 # Eigenvalues: three equal (JC), two equal (K80, F81), two that differ by 1e-9 and by about the border of the

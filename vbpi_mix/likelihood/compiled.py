@@ -78,7 +78,6 @@ class _CompiledLikelihood(ABC):
         self._is_scaled = np.empty((num_trees, self._num_taxa - 2), np.bool_)
         self._log_range = np.empty((2, num_trees, num_edges))
         self._part_values = np.empty((self._num_parts, num_trees))
-        self._part_gradients = np.empty((self._num_parts, num_trees, num_edges))
         self._no_gradient = np.empty((0, num_edges))
 
     def _help(self, worker: int) -> None:
@@ -148,6 +147,7 @@ class CompiledJC69Likelihood(_OneModelLikelihood):
         super()._allocate(num_trees)
         self._decay = np.empty((num_trees, 2 * self._num_taxa - 3), self._dtype)
         self._spread = np.empty_like(self._decay)
+        self._part_gradients = np.empty((self._num_parts, *self._decay.shape))
         self._buffers: tuple[Any, ...] = (
             self._generation,
             (self._children, self._decay, self._spread, self._is_scaled),
