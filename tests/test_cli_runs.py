@@ -18,7 +18,9 @@ from vbpi_mix import _cli_runs, cli, open_run
 from vbpi_mix._cli_members import continue_runs
 from vbpi_mix.alignment import Alignment, write_fasta
 from vbpi_mix.datasets import load_dataset
+from vbpi_mix.results.result import read_result
 from vbpi_mix.results.run_directory import RunDirectory
+from vbpi_mix.training.config import EvaluationConfig
 from vbpi_mix.trees.samples import read_tree_draws, read_tree_sample
 
 VBPI_MIX = [sys.executable, "-m", "vbpi_mix.cli"]
@@ -103,6 +105,20 @@ def test_two_runs_that_agree_have_exit_code_0(finished):
     assert "training: 600 iterations, seeds 4, 5, threads for each: 1" in printed.stderr
     assert "iteration 600 of 600 (100%), bounds -" in printed.stderr
     assert printed.stderr.count("the ESS that Tracer and sump compute from them means nothing") == 1
+
+
+def test_as_many_draws_are_combined_as_the_effective_sample_size_takes(finished):
+    results = [read_result(RunDirectory(finished[0]).member(number).result) for number in (1, 2)]
+    share = min(result.ess / result.num_draws for result in results)
+
+    def repeats(enough_ess, most):
+        evaluation = EvaluationConfig(enough_ess=enough_ess)
+        return _cli_runs._evaluation_of_all(evaluation, results, most).repeats
+
+    assert repeats(None, 100) == 100
+    assert repeats(share * 7500.0, 100) == 8  # repeats of 1,000 draws
+    assert repeats(share * 7500.0, 5) == 5
+    assert repeats(1.0, 100) == 2
 
 
 def test_every_run_has_a_complete_directory(finished):

@@ -298,7 +298,9 @@ class _Analysis:
         # Commands on the finished runs are to draw anew.
         generators = [generator.spawn(1)[0] for generator in runs.generators(None)]
         results = [read_result(member.result) for member in self._members]
-        evaluation = _evaluation_of_all(self.config.evaluation, results)
+        # A budget may allow the runs fewer repeats than their common configuration does.
+        most = max(read_config(member.config).evaluation.repeats for member in self._members)
+        evaluation = _evaluation_of_all(self.config.evaluation, results, most)
         draws, corrected = runs.draw(evaluation, particles, generators, with_undrawn=True)
         estimates = estimate(draws, corrected, particles)
         write_posterior(
@@ -348,14 +350,16 @@ class _Analysis:
         return result
 
 
-def _evaluation_of_all(evaluation: EvaluationConfig, results: Sequence[RunResult]) -> EvaluationConfig:
-    """The evaluation with as many repeats as the wanted effective sample size takes of all runs together."""
+def _evaluation_of_all(
+    evaluation: EvaluationConfig, results: Sequence[RunResult], most: int
+) -> EvaluationConfig:
+    """The evaluation with as many repeats, up to `most`, as its effective sample size takes of all runs."""
     if evaluation.enough_ess is None:
         return evaluation
     share = min(result.ess / result.num_draws for result in results)
     of_repeat = results[0].marginal_log_likelihood.evaluations_per_repeat
     repeats = math.ceil(evaluation.enough_ess / share / of_repeat)
-    return evaluation.model_copy(update={"repeats": min(evaluation.repeats, max(2, repeats))})
+    return evaluation.model_copy(update={"repeats": min(most, max(2, repeats))})
 
 
 def _widest(results: Sequence[RunResult]) -> SupportGrowth | None:

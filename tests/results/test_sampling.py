@@ -13,6 +13,7 @@ from vbpi_mix.results import evaluation, refit, sampling
 from vbpi_mix.results.comparison import compare_exact
 from vbpi_mix.results.correction import CorrectionMethod, correct
 from vbpi_mix.results.correlations import Correlations
+from vbpi_mix.results.diagnostics import effective_sample_size
 from vbpi_mix.results.refit import RefitChoice
 
 
@@ -70,6 +71,30 @@ def test_draws_are_stratified_and_follow_their_components(mixture, draws):
         )
         exact = np.exp(mixture.networks.log_probability_of(draws.topologies)[:, a])
         assert np.all(np.abs(frequencies - exact) < 5 * np.sqrt(exact * (1 - exact) / 1500) + 1e-3)
+
+
+def test_drawing_ends_once_the_sample_is_large_enough(mixture, likelihood, prior, draws, monkeypatch):
+    monkeypatch.setattr(sampling, "BATCH", 100)  # 50 of each component: groups of 500 draws
+
+    def drawn(enough_ess):
+        rng = np.random.default_rng(1)
+        return sampling.draw_posterior(mixture, likelihood, prior, 1500, rng, enough_ess=enough_ess)
+
+    everything = drawn(None)
+    assert everything.num_draws == 3000
+    sizes = [effective_sample_size(everything.log_weights[:stop]) for stop in range(500, 3001, 500)]
+    enough = 0.999 * sizes[3]
+    assert max(sizes[:3]) < enough  # so that four groups are needed
+    some = drawn(enough)
+    assert np.bincount(some.component).tolist() == [1000, 1000]
+    np.testing.assert_array_equal(some.log_weights, everything.log_weights[:2000])
+    np.testing.assert_array_equal(some.branch_lengths, everything.branch_lengths[:2000])
+    for name, values in some.traces.items():
+        np.testing.assert_array_equal(values, everything.traces[name][:2000])
+    np.testing.assert_array_equal(
+        some.topologies[some.topology_index], everything.topologies[everything.topology_index[:2000]]
+    )
+    assert drawn(1e9).num_draws == 3000
 
 
 def test_the_last_batch_may_be_smaller(mixture, likelihood, prior, monkeypatch):
