@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from vbpi_mix._cli_budget import (
+    CROWDING,
     FIXED_SECONDS,
     MIN_ITERATIONS,
     Pace,
@@ -50,11 +51,15 @@ def test_an_evaluation_that_may_stop_gets_what_training_leaves():
     whole = CONFIG.optimisation.iterations * 0.002 / 0.9
     planned = plan_training(config, PACE, least + whole + 3.1)
     assert (planned.optimisation, planned.evaluation.repeats) == (CONFIG.optimisation, 20)
-    assert planned.machine.training_seconds == pytest.approx(whole + 0.1)
+    assert planned.machine.training_seconds == pytest.approx(whole + 3.1)
     assert planned.evaluation.enough_ess == 5000.0
     assert plan_training(config, PACE, 1e6).evaluation == evaluation
     with pytest.raises(ConfigurationError, match="--budget: expected about"):
         plan_training(config, PACE, least)
+
+
+def test_runs_at_the_same_time_are_slower():
+    assert PACE.crowded() == Pace(step=CROWDING * 0.002, draw=CROWDING * 0.0001)
 
 
 def test_no_more_iterations_than_without_a_budget():
@@ -64,7 +69,7 @@ def test_no_more_iterations_than_without_a_budget():
 def test_too_small_a_budget_says_how_much_is_missing():
     least = FIXED_SECONDS + 25.0 + MIN_ITERATIONS * 0.002 / 0.9
     assert plan_training(CONFIG, PACE, least + 1e-4).optimisation.iterations == MIN_ITERATIONS
-    with pytest.raises(ConfigurationError, match="--budget: expected about 3 s more: 30 s were left"):
+    with pytest.raises(ConfigurationError, match="--budget: expected about 5 s more: 30 s were left"):
         plan_training(CONFIG, PACE, 30.0)
 
 

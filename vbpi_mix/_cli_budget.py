@@ -29,8 +29,12 @@ MIN_ITERATIONS = 200
 LEAST_REPEATS = 10
 """Fewest repeats that a budget must pay for, where an evaluation may stop by itself."""
 
-FIXED_SECONDS = 8.0
-"""For starting processes, loading compiled code, refitting and writing files."""
+FIXED_SECONDS = 10.0
+"""For starting processes, loading compiled code, refitting, writing files and the page."""
+
+CROWDING = 1.4
+"""How much longer steps and draws take while other runs are made, each with cores of its own: cores share
+caches and memory, and two of them are often one that does two things at a time."""
 
 CHECKS = 4
 """Time for checks of the support, in times of their draws: two checks, each twice as long as its draws."""
@@ -50,6 +54,10 @@ class Pace:
 
     step: float
     draw: float
+
+    def crowded(self) -> "Pace":
+        """The pace while other runs are made."""
+        return Pace(CROWDING * self.step, CROWDING * self.draw)
 
 
 def rehearse(directory: RunDirectory) -> Pace:
@@ -144,8 +152,7 @@ def plan_training(config: RunConfig, pace: Pace, seconds: float) -> RunConfig:
             break
         planned = more
     optimisation = config.optimisation.model_copy(update={"iterations": iterations})
-    limit = seconds - evaluation_seconds(planned, pace)
-    machine = config.machine.model_copy(update={"training_seconds": limit})
+    machine = config.machine.model_copy(update={"training_seconds": left})
     return planned.model_copy(update={"optimisation": optimisation, "machine": machine})
 
 

@@ -150,7 +150,8 @@ class _Analysis:
         """Do what is still to be done, and write the files."""
         self._start(resume)
         self.progress.stage("preparing the runs (a first one on this machine compiles for minutes)")
-        self._plan(rehearse(self._members[0]))
+        pace = rehearse(self._members[0])
+        self._plan(pace if self._at_once == 1 else pace.crowded())
         while True:
             self._train()
             verdict = self._judge()
