@@ -35,6 +35,9 @@ from vbpi_mix.errors import ConfigurationError
 from vbpi_mix.machine import versions
 from vbpi_mix.results import analysis
 from vbpi_mix.results.convergence import RunEvidence, Verdict, bound_rise, judge
+from vbpi_mix.results.correction import CorrectedPosterior
+from vbpi_mix.results.diagnostics import Reliability
+from vbpi_mix.results.draws import PosteriorDraws
 from vbpi_mix.results.finished_run import FinishedRuns
 from vbpi_mix.results.posterior_files import load_final, write_posterior
 from vbpi_mix.results.result import (
@@ -122,6 +125,30 @@ def _require_new(directory: RunDirectory, config: RunConfig) -> None:
             directory.member(number).require_new()
 
 
+@dataclass(frozen=True)
+class _Together:
+    """Fresh draws from several runs.
+
+    Attributes:
+        runs: The runs.
+        draws: The draws, those of one run after those of another.
+        corrected: The average of the runs' corrected posteriors.
+        generator: What drew them from the first run.
+        seconds: Time that it took.
+    """
+
+    runs: FinishedRuns
+    draws: PosteriorDraws
+    corrected: CorrectedPosterior
+    generator: np.random.Generator
+    seconds: float
+
+    @property
+    def reliability(self) -> Reliability:
+        """How far the draws can be trusted."""
+        return Reliability.of(self.draws)
+
+
 @dataclass
 class _Analysis:
     """Several runs, from the support to the combined result.
@@ -154,11 +181,18 @@ class _Analysis:
         self._plan(pace if self._at_once == 1 else pace.crowded())
         while True:
             self._train()
-            verdict = self._judge()
+            evidence, together = self._evidence(), None
+            verdict = judge(evidence)
+            if not verdict.asks_for_training:
+                together = self._draw_together()
+                verdict = judge(evidence, together.reliability)
             if not verdict.asks_for_training or not self._add_round():
                 break
             self.progress.stage(f"{verdict.line}; a further round of training follows")
-        return self._combine(verdict)
+        if together is None:
+            together = self._draw_together()
+            verdict = judge(evidence, together.reliability)
+        return self._combine(verdict, together)
 
     def _start(self, resume: bool) -> None:
         """Make the support, and write the first checkpoint of every run that has none yet."""
@@ -245,8 +279,8 @@ class _Analysis:
 
         continue_runs(members, self._threads, self.interruption, report)
 
-    def _judge(self) -> Verdict:
-        """The verdict on the runs as they are."""
+    def _evidence(self) -> list[RunEvidence]:
+        """What the runs bring to the verdict as they are."""
         evidence = []
         for member in self._members:
             result, final = read_result(member.result), load_final(member.final_posterior)
@@ -263,7 +297,7 @@ class _Analysis:
                     splits=split_table(final.topologies, np.exp(final.log_topology_probabilities)),
                 )
             )
-        return judge(evidence)
+        return evidence
 
     def _add_round(self) -> bool:
         """Give every run a further round of training, if rounds and time are left for it."""
@@ -290,8 +324,8 @@ class _Analysis:
                 write_config(member.config, config.model_copy(update=update), read_command(member.config))
         return True
 
-    def _combine(self, verdict: Verdict) -> RunResult:
-        """Combine the runs and write the files of the analysis; ``result.json`` comes last."""
+    def _draw_together(self) -> _Together:
+        """Fresh draws from all runs, and what they correct."""
         self.progress.stage(f"combining the runs; {_cli_run.TRACER_NOTE}")
         began = time.perf_counter()
         runs = FinishedRuns.open(self.directory)
@@ -303,15 +337,23 @@ class _Analysis:
         most = max(read_config(member.config).evaluation.repeats for member in self._members)
         evaluation = _evaluation_of_all(self.config.evaluation, results, most)
         draws, corrected = runs.draw(evaluation, particles, generators, with_undrawn=True)
-        estimates = estimate(draws, corrected, particles)
+        return _Together(runs, draws, corrected, generators[0], time.perf_counter() - began)
+
+    def _combine(self, verdict: Verdict, together: _Together) -> RunResult:
+        """Write the files of the analysis; ``result.json`` comes last."""
+        began = time.perf_counter()
+        draws, corrected = together.draws, together.corrected
+        estimates = estimate(draws, corrected, analysis.particles_per_component(self.config))
         write_posterior(
             self.directory,
             draws,
             corrected,
             self.config.evaluation.posterior_samples,
-            generators[0],
-            runs.parts(draws),
+            together.generator,
+            together.runs.parts(draws),
         )
+        results = [read_result(member.result) for member in self._members]
+        evaluating = max(one.seconds.evaluation for one in results)
         first = results[0]
         result = first.model_copy(
             update={name: getattr(estimates, name) for name in type(estimates).model_fields}
@@ -321,7 +363,7 @@ class _Analysis:
                 "seconds": Seconds(
                     support=first.seconds.support,
                     training=max(one.seconds.training for one in results),
-                    evaluation=max(one.seconds.evaluation for one in results) + time.perf_counter() - began,
+                    evaluation=evaluating + together.seconds + time.perf_counter() - began,
                 ),
                 "iterations": max(one.iterations for one in results),
                 "ms_per_iteration": max(one.ms_per_iteration for one in results),

@@ -15,6 +15,7 @@ from vbpi_mix.results.convergence import (
     judge,
 )
 from vbpi_mix.results.correction import correct
+from vbpi_mix.results.diagnostics import Reliability
 from vbpi_mix.results.run_directory import RunDirectory
 from vbpi_mix.trees.enumeration import all_topologies
 from vbpi_mix.trees.samples import read_tree_draws
@@ -104,6 +105,20 @@ def test_all_reasons_are_named_and_every_cure_once():
     assert line.count(";") == 3
     for part in ("k-hat 0.90", "ASDSF", "10.00 nats apart"):
         assert part in line
+
+
+def test_all_draws_together_count_as_each_runs():
+    def found(k, ess):
+        together = Reliability(num_draws=1000, ess=ess, pareto_k=k)
+        return by_name(judge([evidence(), evidence()], together))
+
+    assert found(0.8, 5000.0)["pareto_k"].passed is False
+    assert found(0.8, 5000.0)["pareto_k"].value == 0.8
+    assert found(0.1, 300.0)["ess"].passed is False
+    alone = by_name(judge([evidence(), evidence()]))
+    for together in (found(0.1, 5000.0), found(None, 5000.0)):
+        assert together["pareto_k"] == alone["pareto_k"]
+        assert together["ess"] == alone["ess"]
 
 
 @pytest.mark.parametrize(

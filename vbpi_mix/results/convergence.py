@@ -22,7 +22,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from vbpi_mix.results.comparison import inner_splits
-from vbpi_mix.results.diagnostics import PARETO_K_GOOD
+from vbpi_mix.results.diagnostics import PARETO_K_GOOD, Reliability
 from vbpi_mix.trees.summaries import SplitTable
 
 MAX_ASDSF = 0.01
@@ -113,9 +113,15 @@ class RunEvidence:
     splits: SplitTable | None = None
 
 
-def judge(runs: Sequence[RunEvidence]) -> Verdict:
-    """The verdict on one run or several."""
-    criteria = [_training(runs), _bound(runs), _pareto_k(runs), _ess(runs)]
+def judge(runs: Sequence[RunEvidence], together: Reliability | None = None) -> Verdict:
+    """The verdict on one run or several.
+
+    Args:
+        runs: What each brings.
+        together: Reliability of fresh draws from all of them, once there are such. Runs that stop drawing
+            when they have enough may have been lucky.
+    """
+    criteria = [_training(runs), _bound(runs), _pareto_k(runs, together), _ess(runs, together)]
     tables = [run.splits for run in runs if run.splits is not None]
     if len(runs) > 1:
         criteria += [_asdsf(tables), _evidence(runs)]
@@ -185,9 +191,10 @@ def _training(runs: Sequence[RunEvidence]) -> Criterion:
     )
 
 
-def _pareto_k(runs: Sequence[RunEvidence]) -> Criterion:
-    """The tails of the importance weights."""
-    known = [run.pareto_k for run in runs if run.pareto_k is not None]
+def _pareto_k(runs: Sequence[RunEvidence], together: Reliability | None) -> Criterion:
+    """The tails of the importance weights, of each run and of all draws together."""
+    each = [run.pareto_k for run in runs] + ([] if together is None else [together.pareto_k])
+    known = [k for k in each if k is not None]
     worst = max(known) if known else None
     passed = None if worst is None else worst < PARETO_K_GOOD
     found = "no k-hat" if worst is None else f"k-hat {worst:.2f}"
@@ -201,9 +208,11 @@ def _pareto_k(runs: Sequence[RunEvidence]) -> Criterion:
     )
 
 
-def _ess(runs: Sequence[RunEvidence]) -> Criterion:
-    """The effective sample sizes."""
+def _ess(runs: Sequence[RunEvidence], together: Reliability | None) -> Criterion:
+    """The effective sample sizes, of each run and of all draws together."""
     least = min(run.ess for run in runs)
+    if together is not None:
+        least = min(least, together.ess)
     passed = least >= MIN_ESS
     return Criterion(
         name="ess",
