@@ -11,6 +11,9 @@ from typing import Any
 from _agreement import agreement_with_reference
 from _common import without_local_paths
 
+NOT_CONVERGED = 3
+"""Exit status of several runs that have not converged."""
+
 
 def run_program(dataset: str, arguments: list[str], out: Path) -> dict[str, Any]:
     """Make a run of a bundled data set in a process of its own.
@@ -39,7 +42,7 @@ def time_program(arguments: list[str], out: Path, statuses: tuple[int, ...] = (0
     Args:
         arguments: Arguments of ``vbpi-mix run``, other than the directory.
         out: The run's directory, which must not exist.
-        statuses: Exit statuses that are no failure; several runs that have not converged have 3.
+        statuses: Exit statuses that are no failure.
 
     Returns:
         Wall-clock and CPU seconds of the process and its own, peak memory, and ``result``.

@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 from _common import RESULTS, save, split_options, without_local_paths
 from _model_chains import ANALYSES, Analysis, alignment_path, length_table, run_chains, topology_name
-from _program import time_program
+from _program import NOT_CONVERGED, time_program
 from _splits import LISTED_FROM, split_names
 
 SEEDS = (0, 2, 4)
@@ -49,7 +49,7 @@ def run_ours(analysis: Analysis, seed: int, options: list[str]) -> dict[str, Any
         out = Path(folder) / "run"
         path = alignment_path(analysis.data, Path(folder))
         arguments = [str(path), "--model", analysis.model, "--seed", str(seed), "--quiet", *options]
-        measured = time_program(arguments, out, statuses=(0, 3))
+        measured = time_program(arguments, out, statuses=(0, NOT_CONVERGED))
         directory = RunDirectory(out)
         splits = read_splits(directory.splits)
         topologies = read_tree_sample(directory.topology_probabilities, splits.taxa)

@@ -12,22 +12,17 @@ An analysis has the seeds s and s + 1. One JSON file each; those that exist are 
 """
 
 import argparse
-import json
 import os
-import subprocess
 import sys
 import tempfile
-import time
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from _common import RESULTS, save, split_options, without_local_paths
+from _program import NOT_CONVERGED, time_program
 from _splits import differences, listed, read_split_table, split_frequencies
-
-NOT_CONVERGED = 3
-"""Exit code of runs that have not converged."""
 
 
 def reference_splits(dataset: str, taxa: tuple[str, ...]) -> dict[str, float] | None:
@@ -49,31 +44,23 @@ def measure(dataset: str, seed: int, budget: str | None, options: list[str]) -> 
 
     with tempfile.TemporaryDirectory(prefix="stopping-") as folder:
         out = Path(folder) / "run"
-        command = [str(Path(sys.executable).parent / "vbpi-mix"), "run", "--dataset", dataset]
-        command += ["--seed", str(seed), *options, "--out", str(out), "--quiet"]
-        command += [] if budget is None else ["--budget", budget]
-        began = time.perf_counter()
-        code = subprocess.run(command, stdout=subprocess.DEVNULL).returncode
-        wall = time.perf_counter() - began
-        if code not in (0, NOT_CONVERGED):
-            raise SystemExit(f"{' '.join(command)}: failed with exit code {code}")
-        result = json.loads((out / "result.json").read_text())
+        arguments = ["--dataset", dataset, "--seed", str(seed), *options, "--quiet"]
+        arguments += [] if budget is None else ["--budget", budget]
+        measured = time_program(arguments, out, (0, NOT_CONVERGED))
         runs = FinishedRuns.open(RunDirectory(out))
         topologies, log_probabilities = runs.final_topologies()
         reference = reference_splits(dataset, runs.taxa)
-        measured = {
+        measured |= {
             "dataset": dataset,
             "seed": seed,
             "budget": budget,
-            "options": options,
-            "wall_seconds": wall,
+            "options": without_local_paths(options),
             "rounds": runs.config.optimisation.rounds,
-            "result": result,
         }
         if reference is not None:
             ours = split_frequencies(topologies, np.exp(log_probabilities))
             measured["splits"] = differences(ours, reference)
-        return without_local_paths(measured, out)
+        return measured
 
 
 def main() -> None:

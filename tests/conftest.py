@@ -4,6 +4,7 @@ import os
 import pkgutil
 import shutil
 import subprocess
+import sys
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -86,3 +87,19 @@ def require_folder():
         return path
 
     return find
+
+
+@pytest.fixture
+def command(monkeypatch, capsys):
+    """Function that runs the command line in this process: exit code, standard output, standard error."""
+    from vbpi_mix import cli  # after the hook above
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["vbpi-mix", *map(str, arguments)])
+        with pytest.raises(SystemExit) as exit_info:
+            cli.main()
+        captured = capsys.readouterr()
+        code = exit_info.value.code
+        return (0 if code is None else code), captured.out, captured.err
+
+    return call

@@ -1,7 +1,6 @@
 """The command line in this process: options, messages, exit codes and output of the quick commands."""
 
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -24,21 +23,6 @@ from vbpi_mix.training.config import ENOUGH_ESS, FIRST_ROUND, RunConfig
 
 FOUR_TAXA = ">A\nACGTACGTAA\n>B\nACGTACGTCA\n>C\nACGAACGTGA\n>D\nACGAACTTTA\n"
 TREE = "(A:0.1,B:0.2,(C:0.15,D:0.05):0.02);"
-
-
-@pytest.fixture
-def command(monkeypatch, capsys):
-    """Function that runs the command line with some arguments: exit code, standard output, standard error."""
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["vbpi-mix", *map(str, arguments)])
-        with pytest.raises(SystemExit) as exit_info:
-            cli.main()
-        captured = capsys.readouterr()
-        code = exit_info.value.code
-        return (0 if code is None else code), captured.out, captured.err
-
-    return call
 
 
 @pytest.fixture

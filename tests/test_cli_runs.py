@@ -14,7 +14,7 @@ import pexpect
 import pytest
 import torch
 
-from vbpi_mix import _cli_runs, cli, open_run
+from vbpi_mix import _cli_runs, open_run
 from vbpi_mix._cli_members import continue_runs
 from vbpi_mix.alignment import Alignment, write_fasta
 from vbpi_mix.datasets import load_dataset
@@ -42,20 +42,6 @@ def alignment(tmp_path_factory):
     part = Alignment(tuple(whole.taxa[i] for i in chosen), whole.states[chosen, 400:550], "part of DS1")
     write_fasta(part, path)
     return path
-
-
-@pytest.fixture
-def command(monkeypatch, capsys):
-    """Function that runs the command line in this process: exit code, standard output, standard error."""
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["vbpi-mix", *map(str, arguments)])
-        with pytest.raises(SystemExit) as exit_info:
-            cli.main()
-        captured = capsys.readouterr()
-        return exit_info.value.code or 0, captured.out, captured.err
-
-    return call
 
 
 @pytest.fixture(scope="module")

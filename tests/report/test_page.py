@@ -5,12 +5,10 @@ import json
 import re
 import shutil
 import subprocess
-import sys
 from itertools import pairwise
 
 import pytest
 
-from vbpi_mix import cli
 from vbpi_mix.errors import ConfigurationError, RunDirectoryError
 from vbpi_mix.report.page import TEMPLATES, page, write_report
 from vbpi_mix.report.words import fixed
@@ -160,19 +158,12 @@ def test_weighted_references_have_no_burn_in(nasty_run, read_page):
         page(nasty_run, [nasty_run.topology_probabilities], 0.5)
 
 
-def test_the_command_writes_the_page(nasty_run, tmp_path, monkeypatch, capsys):
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["vbpi-mix", "report", *map(str, arguments)])
-        with pytest.raises(SystemExit) as exit_info:
-            cli.main()
-        captured = capsys.readouterr()
-        return exit_info.value.code or 0, captured.out, captured.err
-
+def test_the_command_writes_the_page(nasty_run, tmp_path, command):
     out, trees = tmp_path / "page.html", nasty_run.run_trees(1)
-    code, printed, _ = call(nasty_run.path, "--reference", trees, "--burn-in", 0.5, "--out", out)
+    code, printed, _ = command("report", nasty_run.path, "--reference", trees, "--burn-in", 0.5, "--out", out)
     assert (code, printed) == (0, f"{out}\n")
     assert "burn-in of 50%" in out.read_text(encoding="utf-8")
-    code, _, message = call(nasty_run.path, "--out", out)
+    code, _, message = command("report", nasty_run.path, "--out", out)
     assert code == 2
     assert "exists already" in message
     assert not nasty_run.report.exists()

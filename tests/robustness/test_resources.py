@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from robustness.readers import part_of_ds1
 
-from vbpi_mix import cli
 from vbpi_mix.alignment import Alignment, write_fasta
 from vbpi_mix.results.run_directory import RunDirectory
 
@@ -24,20 +23,6 @@ def alignment(tmp_path_factory):
     path = tmp_path_factory.mktemp("inputs") / "six.fasta"
     write_fasta(part_of_ds1(), path)
     return path
-
-
-@pytest.fixture
-def command(monkeypatch, capsys):
-    """Function that runs the command line in this process: exit code, standard output, standard error."""
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["vbpi-mix", *map(str, arguments)])
-        with pytest.raises(SystemExit) as exit_info:
-            cli.main()
-        captured = capsys.readouterr()
-        return exit_info.value.code or 0, captured.out, captured.err
-
-    return call
 
 
 def mount(*arguments):
